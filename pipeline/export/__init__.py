@@ -1,0 +1,1 @@
+"""A blessed model to a servable that proves itself."""

@@ -1,0 +1,85 @@
+import pytest
+import yaml
+
+from lmworks.configs.load import ConfigError, load, override, validate
+from lmworks.configs.schema import Config
+
+BASE = {"name": "x", "task": "text_classification", "ingest": {"train": "a.csv"}, "model": {"preset": "bert"}}
+
+
+def errors_of(**changes) -> str:
+    with pytest.raises(ConfigError) as caught:
+        validate(BASE | changes, "t.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"trian": {}}, "trian: unknown key; did you mean train?"),
+        ({"train": {"epoch": 1}}, "train.epoch: unknown key; did you mean train.epochs?"),
+        ({"train": {"batch_size": "many"}}, "train.batch_size: 'many': should be a valid integer"),
+        ({"train": {"batch_size": 0}}, "train.batch_size: 0: should be greater than 0"),
+        ({"task": "poetry"}, "task: 'poetry': should be 'text_classification'"),
+        ({"name": "store"}, "name: 'store': must be"),
+        ({"ingest": {}}, "ingest.train: is missing"),
+        ({"ingest": {"train": {"pth": "a"}}}, "ingest.train.pth: unknown key; did you mean ingest.train.path?"),
+        ({"ingest": {"train": {"path": "a", "package": "b==1"}}}, "ingest.train: needs either path or package"),
+        ({"model": {}}, "model: needs either preset or architecture"),
+        ({"model": {"preset": "package://a==1/b#sha256=zz"}}, "model.preset.sha256: 'zz': must be 64 hex"),
+        ({"model": {"preset": "package://a/b"}}, "model.preset: 'package://a/b': must be package://NAME==VERSION"),
+        ({"model": {"architecture": "bert"}}, "model.architecture needs preprocess.tokenizer.train"),
+        ({"evaluate": {"thresholds": {"accuracy": {"mn": 1}}}}, "thresholds.accuracy.mn: unknown key; did you mean"),
+        ({"evaluate": {"thresholds": {"accuracy": {}}}}, "evaluate.thresholds.accuracy: needs min or max"),
+    ],
+)
+def test_each_error_names_path_value_and_fix(changes, expected):
+    assert expected in errors_of(**changes)
+
+
+def test_all_errors_come_at_once():
+    message = errors_of(train={"epoch": 1, "seed": -1}, evalute={})
+    assert "3 errors" in message
+    assert all(path in message for path in ("train.epoch:", "train.seed: -1", "evalute: unknown key; did you mean evaluate?"))
+
+
+def test_a_preset_object_is_judged_as_an_object_only():
+    message = errors_of(model={"preset": {"package": "a==1", "sha256": "0" * 64, "membr": "x"}})
+    assert message.count("\n") == 1
+    assert "model.preset.membr: unknown key; did you mean model.preset.member?" in message
+
+
+def test_set_reads_yaml_and_makes_sections():
+    tree = {"name": "x"}
+    override(tree, "train.learning_rate=1e-5")
+    override(tree, "export.formats=[saved_model]")
+    assert validate(BASE | tree, "t").train.learning_rate == 1e-5
+    assert tree["export"] == {"formats": ["saved_model"]}
+
+
+@pytest.mark.parametrize("bad", ["train.epochs", "=1", "name.x=1", "train=[1", ".=1"])
+def test_bad_set_is_refused(bad):
+    with pytest.raises(ConfigError, match="--set="):
+        override({"name": "x"}, bad)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: a\ntask: text_classification\nname: b\n")
+    with pytest.raises(ConfigError, match=r"c.yaml:3: .*'name' stands twice"):
+        load(path)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_config_is_frozen_and_survives_a_round_trip():
+    config = validate(BASE, "t")
+    with pytest.raises(Exception, match="frozen"):
+        config.name = "y"  # type: ignore[misc]
+    again = Config.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
+    assert again == config
