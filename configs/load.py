@@ -48,7 +48,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         ConfigError: no YAML, or a key that stands twice.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark else origin
@@ -105,7 +105,11 @@ def validate(tree: dict[str, Any], origin: str) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         # Where a value may be text or an object, an object is judged as an object only.
-        found = [one for one in error.errors(include_url=False) if not (one["loc"][-1:] == ("str",) and isinstance(one["input"], dict))]
+        found = [
+            one
+            for one in error.errors(include_url=False)
+            if not (one["loc"][-1:] == ("str",) and isinstance(one["input"], dict))
+        ]
         lines = [_explain(details, tree) for details in found]
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         raise ConfigError("\n  ".join([f"{origin}: {count} in the config", *dict.fromkeys(lines)])) from None

@@ -308,9 +308,13 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:
         if self.model.architecture and not self.preprocess.tokenizer.train:
-            raise ValueError("model.architecture needs preprocess.tokenizer.train: a model from scratch has no vocabulary")
+            raise ValueError(
+                "model.architecture needs preprocess.tokenizer.train: a model from scratch has no vocabulary"
+            )
         if self.model.preset and self.preprocess.tokenizer.train:
-            raise ValueError("preprocess.tokenizer.train does not go with model.preset: the preset's weights know its own tokens")
+            raise ValueError(
+                "preprocess.tokenizer.train does not go with model.preset: the preset's weights know its own tokens"
+            )
         return self
 
 

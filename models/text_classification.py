@@ -1,0 +1,125 @@
+"""Text classification: a KerasHub `TextClassifier` from a preset or from scratch."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Model
+from lmworks.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import keras
+
+LABELS = "labels.json"
+
+
+def build(settings: Model, preset: str | None, tokenizer: Tokenizer, classes: int, dtype: str = "float32") -> keras.Model:
+    """Builds a classifier that takes token ids (no preprocessor) and gives logits.
+
+    Args:
+        settings: the config's `model` section.
+        preset: what `from_preset` is given where the model does not start from scratch: a name, URL or local folder.
+        tokenizer: whose vocabulary the model reads.
+        classes: number of labels.
+        dtype: float32, mixed_bfloat16 or mixed_float16.
+
+    Raises:
+        UserError: the preset does not exist, or it is no text classifier.
+    """
+    import keras_hub
+
+    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    if preset is None:
+        backbone = keras_hub.models.BertBackbone(
+            vocabulary_size=tokenizer.vocabulary_size,
+            num_layers=settings.layers,
+            num_heads=settings.heads,
+            hidden_dim=settings.hidden_dim,
+            intermediate_dim=settings.intermediate_dim,
+            dtype=dtype,
+            **extra,
+        )
+        return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, dtype=dtype, **extra)
+    backbone = _open(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    task = _task_class(type(backbone), preset)
+    return task(backbone, num_classes=classes, dtype=dtype, **extra)
+
+
+def _open(preset: str, load: Callable[[], Any]) -> Any:
+    """Loads a preset, or says in one line why it cannot be."""
+    import keras_hub
+
+    try:
+        return load()
+    except (ValueError, OSError, KeyError) as error:
+        known = {name for kind in _task_classes() for name in kind.presets} | set(keras_hub.models.Backbone.presets)
+        nearest = difflib.get_close_matches(preset, known, n=1)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = f"; the nearest known name is {nearest[0]}" if nearest else ""
+        raise UserError(f"model.preset: {preset}: cannot be loaded{hint} ({first[:200]})") from error
+
+
+def _task_classes() -> list[Any]:
+    import keras_hub
+
+    members = (getattr(keras_hub.models, name) for name in dir(keras_hub.models))
+    return [kind for kind in members if isinstance(kind, type) and issubclass(kind, keras_hub.models.TextClassifier)]
+
+
+def _task_class(backbone: type, preset: str) -> Any:
+    for kind in _task_classes():
+        if kind.backbone_cls is backbone:
+            return kind
+    raise UserError(f"model.preset: {preset}: KerasHub has no text classifier on a {backbone.__name__}")
+
+
+def to_float32(model: keras.Model) -> keras.Model:
+    """The same classifier with the same weights, computing in float32 whatever it was trained in."""
+    import keras
+
+    config = model.get_config()
+    del config["preprocessor"]
+    config["dtype"] = "float32"
+    backbone = {**model.backbone.get_config(), "dtype": "float32"}
+    config["backbone"] = type(model.backbone).from_config(backbone)
+    with keras.name_scope(""):
+        copy = type(model)(**config)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def save(model: keras.Model, tokenizer: Tokenizer, labels: Sequence[str], sequence_length: int, folder: Path) -> None:
+    """Writes a preset that `keras_hub.models.TextClassifier.from_preset` opens, the exact tokenizer, and the labels.
+
+    KerasHub's own tokenizer goes with it at its closest settings; it may differ from the exact one on rare characters.
+    """
+    plain = to_float32(model)
+    preprocessor = plain.preprocessor_cls(tokenizer.keras_hub_tokenizer(), sequence_length=sequence_length)
+    plain.preprocessor = preprocessor
+    plain.save_to_preset(str(folder))
+    tokenizer.save(folder / "exact_tokenizer")
+    (folder / LABELS).write_text(json.dumps(list(labels), ensure_ascii=False))
+
+
+def load(folder: Path) -> tuple[keras.Model, list[str]]:
+    """Opens a saved classifier in float32: the model without preprocessor, and its labels in the order of the scores."""
+    import keras_hub
+
+    model = keras_hub.models.TextClassifier.from_preset(str(folder), preprocessor=None, dtype="float32")
+    return model, json.loads((folder / LABELS).read_text())
+
+
+def probabilities(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
+    """A compiled function from model inputs (see `Tokenizer.to_model_inputs`) to probabilities, float32 [batch, classes]."""
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)
+    def compute(inputs: dict[str, Any]) -> Any:
+        return tf.nn.softmax(tf.cast(model(inputs, training=False), tf.float32))
+
+    return compute

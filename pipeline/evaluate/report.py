@@ -1,0 +1,215 @@
+"""What an evaluation leaves behind: metrics.json, the blessing's reasons and report.html."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Threshold
+from lmworks.pipeline.evaluate.classification import Figure, Integers, Scores, calibration, check, confusion
+from lmworks.pipeline.evaluate.figures import READABLE_CLASSES, reliability_svg, shares_of_labels
+from lmworks.pipeline.evaluate.slices import Slice
+
+SLICE_METRICS = ("accuracy", "f1_macro", "log_loss")
+MAX_ROWS = 50
+MAX_CHARACTERS = 500
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1c2024;--paper:#fff;--faint:#6b7480;--line:#d8dde3;--blue:31,119,180;--red:#b3261e}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e7eb;--paper:#15181c;--faint:#98a2ae;--line:#343b44;--blue:88,166,255;
+--red:#ff8a80}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:64rem;margin:2rem auto;
+padding:0 1rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0}
+th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
+th{color:var(--faint);font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}
+td.text{overflow-wrap:anywhere;white-space:pre-wrap;min-width:16rem}td.cell{background:rgba(var(--blue),var(--share))}
+.note{color:var(--faint)}svg text{font-size:11px;fill:var(--faint)}.bar{fill:rgba(var(--blue),.5)}
+.dot{fill:rgb(var(--blue))}.axis,.diagonal{stroke:var(--faint);fill:none}.diagonal{stroke-dasharray:4}
+"""
+
+
+def write_metrics(
+    folder: Path, task: str, split: str, examples: int, metrics: Mapping[str, Figure], slices: Sequence[Slice]
+) -> None:
+    """Writes metrics.json.
+
+    Raises:
+        ValueError: a figure is NaN or infinite, which JSON does not have.
+    """
+    content = {"task": task, "split": split, "examples": examples, "metrics": metrics, "slices": slices}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+
+
+def blessing(metrics: Mapping[str, Figure], thresholds: Mapping[str, Threshold]) -> tuple[bool, list[str]]:
+    """Whether every metric's value, not its interval, lies within its bounds, inclusive.
+
+    Returns:
+        The blessing, and why: the broken bounds, or all bounds when none is broken.
+
+    Raises:
+        UserError: a threshold names a metric that there is not.
+    """
+    for name in thresholds:
+        if name not in metrics:
+            near = difflib.get_close_matches(name, metrics, n=1, cutoff=0)
+            raise UserError(f"evaluate.thresholds: there is no metric {name!r}; the nearest is {near[0]!r}")
+    kept: list[str] = []
+    broken: list[str] = []
+    for name, threshold in thresholds.items():
+        value = metrics[name]["value"]
+        if threshold.min is not None:
+            # Not `value < min`: a bound of NaN, which YAML can say, must never bless.
+            holds = value >= threshold.min
+            (kept if holds else broken).append(
+                f"{name} {value} is {'at least' if holds else 'below'} the minimum {threshold.min}"
+            )
+        if threshold.max is not None:
+            holds = value <= threshold.max
+            (kept if holds else broken).append(
+                f"{name} {value} is {'at most' if holds else 'above'} the maximum {threshold.max}"
+            )
+    return not broken, broken or kept or ["no thresholds"]
+
+
+def _cell(value: Any, kind: str = "") -> str:
+    if isinstance(value, int | np.integer):
+        return f'<td class="n">{value:,}</td>'
+    if isinstance(value, float):
+        return f'<td class="n">{value:.4f}</td>'
+    return f'<td class="{kind}">{html.escape(str(value))}</td>'
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """An HTML table; the rows' cells are HTML already, the header's are not."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _figure(figure: Figure) -> str:
+    bounds = figure.get("ci95")
+    return f"{figure['value']:.4f}" + (f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "")
+
+
+def _confusion_table(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """The coloured matrix, or the most frequent confusions where it would be too big to read."""
+    if len(names) > READABLE_CLASSES:
+        wrong = matrix - np.diag(matrix.diagonal())
+        pairs = [divmod(int(cell), len(names)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:MAX_ROWS]]
+        rows = ([_cell(names[a]), _cell(names[b]), _cell(wrong[a, b])] for a, b in pairs if wrong[a, b])
+        return f'<p class="note">{len(names)} classes: the most frequent confusions.</p>' + _table(
+            ("label", "prediction", "rows"), rows
+        )
+    shares = shares_of_labels(matrix)
+    rows = (
+        [
+            f"<th>{html.escape(name)}</th>",
+            *(
+                # At most 0.6 of the colour, so that the ink stays readable on it in both themes.
+                f'<td class="n cell" style="--share:{0.6 * share:.3f}" title="{share:.1%} of the label">{count:,}</td>'
+                for count, share in zip(counts, row, strict=True)
+            ),
+        ]
+        for name, counts, row in zip(names, matrix, shares, strict=True)
+    )
+    return '<p class="note">A row per label, a column per prediction.</p>' + _table(("", *names), rows)
+
+
+def _wrong_table(labels: Integers, scores: Scores, names: Sequence[str], texts: Any, ids: Any) -> str:
+    predictions, confidence = scores.argmax(axis=1), scores.max(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_ROWS]
+    rows = []
+    for row in order.tolist():
+        text = str(texts[row])
+        text = text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"
+        answer = [_cell(names[labels[row]]), _cell(names[predictions[row]]), _cell(float(confidence[row]))]
+        rows.append([_cell(text, "text"), *answer, _cell(str(ids[row]), "note")])
+    note = f'<p class="note">{len(wrong):,} of {len(labels):,} rows are wrong; shown are {len(rows)}.</p>'
+    return note + _table(("text", "label", "prediction", "probability", "id"), rows)
+
+
+def write_report(
+    folder: Path,
+    task: str,
+    split: str,
+    metrics: Mapping[str, Figure],
+    slices: Sequence[Slice],
+    labels: Integers,
+    scores: Scores,
+    names: Sequence[str],
+    texts: Sequence[str],
+    ids: Sequence[str],
+) -> None:
+    """Writes report.html: one page that needs no other file and no script.
+
+    Args:
+        folder: where to.
+        task: name of the task.
+        split: name of the split.
+        metrics: of the whole split; those per class are `precision/<name>`, `recall/<name>`, `f1/<name>`.
+        slices: of `measure_slices`.
+        labels: int [n], in `range(classes)`.
+        scores: float32 [n, classes], probabilities.
+        names: the classes in label order.
+        texts: [n], shown for wrong rows.
+        ids: [n], of the examples.
+    """
+    check(labels, scores, names)
+    matrix = confusion(labels, scores.argmax(axis=1), len(names))
+    per_class = ("precision", "recall", "f1")
+    of_classes = {f"{kind}/{name}" for kind in per_class for name in names}
+    reliability = calibration(labels, scores)
+    sections = {
+        "Metrics": _table(
+            ("metric", "value [95 % interval]"),
+            ([_cell(name), _cell(_figure(figure))] for name, figure in metrics.items() if name not in of_classes),
+        ),
+        "Confusion matrix": _confusion_table(matrix, names),
+        "Classes": _table(
+            ("class", "rows", "predicted", *per_class),
+            (
+                [_cell(name), _cell(rows), _cell(predicted)]
+                + [_cell(_figure(metrics[f"{kind}/{name}"])) for kind in per_class]
+                for name, rows, predicted in zip(names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
+            ),
+        ),
+        "Slices": _table(
+            ("slice", "rows", *SLICE_METRICS),
+            (
+                [
+                    _cell(
+                        ", ".join(
+                            f"{column} = {json.dumps(value, ensure_ascii=False)}" for column, value in key.items()
+                        )
+                    )
+                ]
+                + [_cell(part["examples"])]
+                + [_cell(_figure(part["metrics"][name])) for name in SLICE_METRICS]
+                for part in slices
+                for key in (part["slice"],)
+            ),
+        )
+        if slices
+        else '<p class="note">None; evaluate.slices names the columns.</p>',
+        "Calibration": f"<p>Expected calibration error {reliability['error']:.4f} "
+        f'<span class="note">(0 is perfect)</span></p>{reliability_svg(reliability)}',
+        "Most confidently wrong": _wrong_table(labels, scores, names, texts, ids),
+    }
+    title = html.escape(f"Evaluation: {task}, {split} split, {len(labels):,} examples")
+    body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())
+    (folder / "report.html").write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n",
+        encoding="utf-8",
+    )

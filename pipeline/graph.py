@@ -1,0 +1,38 @@
+"""The pipeline: five components and the wires between them."""
+
+from __future__ import annotations
+
+from lmworks.configs.schema import Config, EvaluateStage, ExportStage, IngestStage, PreprocessStage, Section, TrainStage
+from lmworks.pipeline.evaluate.component import evaluate
+from lmworks.pipeline.export.component import export
+from lmworks.pipeline.ingest.component import ingest
+from lmworks.pipeline.preprocess.component import preprocess
+from lmworks.pipeline.train.component import train
+from lmworks.tfx.component import Node
+
+
+def graph(config: Config) -> list[Node]:
+    """Wires the components; each is given its own section and beside it only the keys that it needs."""
+    task = config.task
+    examples = Node(ingest, IngestStage(**_keys(config.ingest), task=task))
+    sequences = Node(
+        preprocess,
+        PreprocessStage(**_keys(config.preprocess), task=task, preset=config.model.preset),
+        {"examples": examples["examples"]},
+    )
+    data = {"examples": examples["examples"], "sequences": sequences["sequences"]}
+    trained = Node(
+        train, TrainStage(**_keys(config.train), task=task, model=config.model), {"sequences": sequences["sequences"]}
+    )
+    evaluated = Node(evaluate, EvaluateStage(**_keys(config.evaluate), task=task), {**data, "model": trained["model"]})
+    exported = Node(
+        export,
+        ExportStage(**_keys(config.export), task=task, name=config.name),
+        {**data, "model": trained["model"], "evaluation": evaluated["evaluation"]},
+        when=evaluated.name,
+    )
+    return [examples, sequences, trained, evaluated, exported]
+
+
+def _keys(section: Section) -> dict[str, object]:
+    return {name: getattr(section, name) for name in type(section).model_fields}

@@ -1,0 +1,64 @@
+"""Which rows are dropped, and why: duplicates, leakage, length bounds. A few bytes a row, whatever the texts' length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmworks.configs.schema import PreprocessStage
+from lmworks.pipeline.tables import read_batches
+from lmworks.tfx.artifacts import Examples
+
+KEPT, DUPLICATE, LEAKED, SHORT, LONG = range(5)
+REASONS = {
+    DUPLICATE: "duplicate: the same text stands earlier in this split",
+    LEAKED: "leakage: the same text stands in a later split",
+    SHORT: "shorter than preprocess.min_characters",
+    LONG: "longer than preprocess.max_characters",
+}
+
+
+def select(config: PreprocessStage, examples: Examples, split: str) -> np.ndarray:
+    """Verdict on every row of a split.
+
+    Rows that a model is measured on stay: test keeps all of its rows, so that figures compare with published ones;
+    validation loses only those that stand in test.
+
+    Returns:
+        uint8 [rows]: `KEPT`, or why the row is dropped.
+    """
+    ids = _ids(examples, split)
+    verdict = np.full(len(ids), KEPT, np.uint8)
+    if split == "train":
+        lengths = np.concatenate([*_lengths(examples, split), np.zeros(0, np.int64)])
+        verdict[lengths < config.min_characters] = SHORT
+        if config.max_characters is not None:
+            verdict[lengths > config.max_characters] = LONG
+        if config.deduplicate:
+            first = np.zeros(len(ids), bool)
+            first[np.unique(ids, return_index=True)[1]] = True
+            verdict[~first] = DUPLICATE
+    if config.decontaminate:
+        for later in {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]:
+            verdict[np.isin(ids, _ids(examples, later))] = LEAKED
+    return verdict
+
+
+def _ids(examples: Examples, split: str) -> np.ndarray:
+    """The ids as uint64 [rows]."""
+    parts = [_hex_to_uint64(batch.column(0)) for batch in read_batches(examples, split, ["id"])]
+    return np.concatenate([*parts, np.zeros(0, np.uint64)])
+
+
+def _hex_to_uint64(column: pa.Array) -> np.ndarray:
+    digits = "".join(column.to_pylist())
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def _lengths(examples: Examples, split: str) -> Iterator[np.ndarray]:
+    columns = [name for name in (examples.properties["text"], examples.properties["text_b"]) if name]
+    for batch in read_batches(examples, split, columns):
+        yield sum(pc.utf8_length(column).to_numpy(zero_copy_only=False).astype(np.int64) for column in batch.columns)

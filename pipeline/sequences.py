@@ -1,0 +1,96 @@
+"""Sequences as arrays: what train and evaluate read, memory-mapped, cut into padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lmworks.tfx.artifacts import Sequences
+
+
+class Batch(NamedTuple):
+    """Padded to its longest sequence."""
+
+    inputs: dict[str, np.ndarray]
+    """`token_ids`, `segment_ids`: int32 [batch, length]; `padding_mask`: bool [batch, length], True on tokens."""
+    labels: np.ndarray
+    """int32 [batch]."""
+    indices: np.ndarray
+    """int64 [batch], positions in the split."""
+
+
+class SequenceTable:
+    """One split. The token ids stay on disk until a batch needs them.
+
+    Attributes:
+        lengths: int32 [rows].
+        labels: int32 [rows].
+        ids: the rows' ids.
+        rows: int64 [rows], their positions in the examples.
+    """
+
+    def __init__(self, sequences: Sequences, split: str) -> None:
+        prefix = f"Split-{split}/"
+        files = [name for name in sequences.files if name.startswith(prefix)]
+        tables = [pa.ipc.open_file(pa.memory_map(str(sequences.path / name))).read_all() for name in files]
+        table = pa.concat_tables(tables)
+        chunks = table.column("token_ids").chunks
+        self._values = [chunk.values.to_numpy() for chunk in chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        self._pad_id = int(sequences.properties["pad_id"])
+        self._first = table.column("first_length").to_numpy()
+        self.lengths = table.column("length").to_numpy()
+        self.labels = table.column("label").to_numpy()
+        self.ids = table.column("id")
+        self.rows = table.column("row").to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, indices: np.ndarray, multiple: int = 1) -> Batch:
+        """Pads these rows to the longest of them, rounded up to a multiple."""
+        longest = -(-int(self.lengths[indices].max()) // multiple) * multiple
+        token_ids = np.full((len(indices), longest), self._pad_id, np.int32)
+        for place, index in enumerate(indices):
+            chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+            begin, end = self._offsets[chunk][index - self._starts[chunk] :][:2]
+            token_ids[place, : end - begin] = self._values[chunk][begin:end]
+        positions = np.arange(longest)[None, :]
+        mask = positions < self.lengths[indices][:, None]
+        segments = ((positions >= self._first[indices][:, None]) & mask).astype(np.int32)
+        inputs = {"token_ids": token_ids, "segment_ids": segments, "padding_mask": mask}
+        return Batch(inputs, self.labels[indices], np.asarray(indices))
+
+    def by_length(self, batch_size: int) -> Iterator[Batch]:
+        """All rows, long ones first, so that a batch holds little padding and the largest shape is met at once."""
+        order = np.argsort(-self.lengths, kind="stable")
+        for start in range(0, len(order), batch_size):
+            yield self.batch(order[start : start + batch_size])
+
+
+def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, bucket: int = 50) -> list[np.ndarray]:
+    """Order of an epoch: random, yet rows of like length share a batch. A pure function of its arguments.
+
+    Rows are permuted, cut into blocks of `bucket` batches, sorted by length within a block, and the batches permuted again.
+
+    Args:
+        lengths: int [rows].
+        batch_size: rows per batch; the last one of an epoch may be smaller.
+        seed: of the run.
+        epoch: 0, 1, ….
+        bucket: batches per block.
+
+    Returns:
+        int64 [batch] positions, per batch.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = random.permutation(len(lengths))
+    block = batch_size * bucket
+    pieces = [order[start : start + block] for start in range(0, len(order), block)]
+    order = np.concatenate([piece[np.argsort(lengths[piece], kind="stable")] for piece in pieces])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batches[index] for index in random.permutation(len(batches))]

@@ -1,0 +1,213 @@
+"""Fine-tuning and training of a text classifier."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import TrainStage
+from lmworks.models import text_classification
+from lmworks.models.backend import choose_precision
+from lmworks.models.tokenizer import open_tokenizer
+from lmworks.pipeline.evaluate.classification import confusion, measure
+from lmworks.pipeline.evaluate.figures import confusion_png
+from lmworks.pipeline.preset import local_preset
+from lmworks.pipeline.sequences import Batch, SequenceTable, shuffled_batches
+from lmworks.pipeline.train.schedule import WarmupDecay
+from lmworks.tfx.artifacts import Logs, Model, Sequences
+from lmworks.tfx.progress import report
+
+_LENGTH_MULTIPLE = 8
+"""Batches are padded to a multiple of this: few shapes, and vector widths filled."""
+
+_LOG_EVERY = 10
+"""Steps between two points in TensorBoard; nothing is read back from the device in between."""
+
+
+def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> None:
+    """Trains, evaluates after every epoch, and writes the best checkpoint."""
+    keras.utils.set_random_seed(config.seed)
+    precision = choose_precision(config.precision)
+    tokenizer = open_tokenizer(sequences.path / "tokenizer")
+    labels = sequences.properties["labels"]
+    dtype = "float32" if precision == "float32" else f"mixed_{precision}"
+    classifier = text_classification.build(
+        config.model, local_preset(config.model.preset), tokenizer, len(labels), dtype
+    )
+    _check_length(classifier, sequences.properties["sequence_length"])
+    training, validation = SequenceTable(sequences, "train"), SequenceTable(sequences, "validation")
+    per_epoch = math.ceil(len(training) / config.batch_size)
+    steps = config.steps or max(1, math.ceil(per_epoch * config.epochs))
+    trainer = Trainer(config, classifier, steps, precision)
+    best = Best(config, labels)
+    writer = tf.summary.create_file_writer(str(logs.path))
+    with writer.as_default():
+        began = time.monotonic()
+        step = epoch = 0
+        while step < steps and not best.give_up:
+            for indices in shuffled_batches(training.lengths, config.batch_size, config.seed, epoch):
+                batch = training.batch(indices, _LENGTH_MULTIPLE)
+                trainer.step(batch)
+                step += 1
+                if step % _LOG_EVERY == 0 or step == steps:
+                    facts = trainer.log(step)
+                    left = (time.monotonic() - began) / step * (steps - step)
+                    report(step, steps, "steps", **facts, left=_clock(left))
+                if step == steps:
+                    break
+            epoch += 1
+            scores = predict(classifier, validation)
+            best.judge(classifier, validation.labels, scores, step)
+    writer.close()
+    classifier.set_weights(best.weights)
+    text_classification.save(classifier, tokenizer, labels, sequences.properties["sequence_length"], model.path)
+    model.properties |= {
+        "labels": labels,
+        "best_step": best.step,
+        "steps": step,
+        "precision": precision,
+        "summary": f"{classifier.count_params() / 1e6:.1f}M parameters, {step} steps in {precision}, "
+        f"best validation {config.monitor} {best.value:.4f} at step {best.step}",
+    }
+
+
+class Trainer:
+    """The compiled step: forward, loss, backward, clipping, AdamW."""
+
+    def __init__(self, config: TrainStage, classifier: keras.Model, steps: int, precision: str) -> None:
+        self.classifier = classifier
+        self.smoothing = config.label_smoothing
+        self.clip_norm = config.clip_norm
+        self.schedule = WarmupDecay(config.learning_rate, steps, config.warmup_ratio, config.schedule)
+        optimizer = keras.optimizers.AdamW(self.schedule, weight_decay=config.weight_decay, epsilon=1e-8)
+        plain = [one for one in classifier.trainable_variables if not _decays(one)]
+        if plain:
+            optimizer.exclude_from_weight_decay(var_list=plain)
+        self.optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
+        self.optimizer.build(classifier.trainable_variables)
+        # Running sums since the last log, on the device: loss, gradient norm.
+        self._sums = [tf.Variable(0.0), tf.Variable(0.0)]
+        self._examples = self._tokens = self._steps = 0
+        self._since = time.monotonic()
+
+    def step(self, batch: Batch) -> None:
+        """One optimizer step on a batch; reads nothing back."""
+        self._compiled({name: tf.constant(value) for name, value in batch.inputs.items()}, tf.constant(batch.labels))
+        self._examples += len(batch.labels)
+        self._tokens += int(batch.inputs["padding_mask"].sum())
+        self._steps += 1
+
+    @tf.function(reduce_retracing=True)
+    def _compiled(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> None:
+        variables = self.classifier.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = tf.cast(self.classifier(inputs, training=True), tf.float32)
+            classes = logits.shape[-1]
+            targets = tf.one_hot(labels, classes) * (1.0 - self.smoothing) + self.smoothing / classes
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        norm = tf.linalg.global_norm(gradients)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            norm /= self.optimizer.dynamic_scale
+        if self.clip_norm is not None:
+            factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
+            gradients = [_scale(gradient, factor) for gradient in gradients]
+        self.optimizer.apply(gradients, variables)
+        self._sums[0].assign_add(loss)
+        self._sums[1].assign_add(norm)
+
+    def log(self, step: int) -> dict[str, float]:
+        """Writes the means since the last call to TensorBoard.
+
+        Raises:
+            UserError: the loss is no number any more.
+        """
+        seconds = time.monotonic() - self._since
+        loss, norm = (float(total) / self._steps for total in self._sums)
+        facts = {"loss": loss, "examples/s": self._examples / seconds}
+        tf.summary.scalar("train/loss", loss, step)
+        tf.summary.scalar("train/gradient_norm", norm, step)
+        tf.summary.scalar("train/learning_rate", float(self.schedule(step - 1)), step)
+        tf.summary.scalar("train/examples_per_second", facts["examples/s"], step)
+        tf.summary.scalar("train/tokens_per_second", self._tokens / seconds, step)
+        if not math.isfinite(loss):
+            raise UserError(f"train: the loss is {loss} at step {step}; lower train.learning_rate or use precision float32")
+        for total in self._sums:
+            total.assign(0.0)
+        self._examples = self._tokens = self._steps = 0
+        self._since = time.monotonic()
+        return facts
+
+
+class Best:
+    """The best checkpoint by the monitored validation metric, and when to stop."""
+
+    def __init__(self, config: TrainStage, labels: list[str]) -> None:
+        self.config, self.labels = config, labels
+        self.value, self.step = math.nan, 0
+        self.weights: list[np.ndarray] = []
+        self.give_up = False
+        self._waited = 0
+
+    def judge(self, classifier: keras.Model, labels: np.ndarray, scores: np.ndarray, step: int) -> None:
+        """Measures a checkpoint, writes the metrics to TensorBoard, keeps the weights if they are the best."""
+        metrics = measure(labels, scores, self.labels)
+        for name, value in metrics.items():
+            tf.summary.scalar(f"validation/{name}", value, step)
+        matrix = confusion(labels, scores.argmax(1), len(self.labels))
+        image = tf.io.decode_png(confusion_png(matrix, self.labels), channels=4)
+        tf.summary.image("validation/confusion", image[None], step)
+        value = metrics[self.config.monitor]
+        sign = -1 if self.config.monitor == "log_loss" else 1
+        patience = self.config.early_stopping
+        margin = patience.min_delta if patience else 0.0
+        if not self.weights or sign * (value - self.value) > margin:
+            self.value, self.step, self._waited = value, step, 0
+            self.weights = classifier.get_weights()
+        else:
+            self._waited += 1
+        self.give_up = patience is not None and self._waited >= patience.patience
+
+
+def predict(classifier: keras.Model, table: SequenceTable, batch_size: int = 64) -> np.ndarray:
+    """Probabilities of a split, float32 [rows, classes], in the rows' order."""
+    compute = text_classification.probabilities(classifier)
+    scores: np.ndarray | None = None
+    done = 0
+    for batch in table.by_length(batch_size):
+        found = compute({name: tf.constant(value) for name, value in batch.inputs.items()}).numpy()
+        if scores is None:
+            scores = np.zeros((len(table), found.shape[1]), np.float32)
+        scores[batch.indices] = found
+        done += len(found)
+        report(done, len(table), "rows")
+    assert scores is not None
+    return scores
+
+
+def _decays(variable: Any) -> bool:
+    """Weight decay is for matrices: biases and norms' scales have one dimension or are named so."""
+    return len(variable.shape) > 1 and not any(part in variable.path for part in ("bias", "norm"))
+
+
+def _scale(gradient: Any, factor: tf.Tensor) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(gradient.values * tf.cast(factor, gradient.dtype), gradient.indices, gradient.dense_shape)
+    return gradient * tf.cast(factor, gradient.dtype)
+
+
+def _check_length(classifier: keras.Model, sequence_length: int) -> None:
+    longest = getattr(classifier.backbone, "max_sequence_length", None)
+    if longest and sequence_length > longest:
+        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

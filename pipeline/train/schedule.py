@@ -1,0 +1,41 @@
+"""The learning rate over the steps of a run."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="lmworks")
+class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from zero to the peak, then falls to zero at the last step.
+
+    Args:
+        peak: the highest learning rate.
+        steps: optimizer steps of the run.
+        warmup_ratio: share of the steps that rise.
+        shape: linear, cosine, or constant (no fall).
+    """
+
+    def __init__(self, peak: float, steps: int, warmup_ratio: float, shape: str) -> None:
+        self.peak, self.steps, self.warmup_ratio, self.shape = peak, steps, warmup_ratio, shape
+
+    def __call__(self, step: object) -> object:
+        """Learning rate of the step that follows `step` finished ones."""
+        ops = keras.ops
+        step = ops.cast(step, "float32")
+        warmup = float(round(self.steps * self.warmup_ratio))
+        rise = (step + 1.0) / max(warmup, 1.0)
+        share = ops.clip((step - warmup) / max(self.steps - warmup, 1.0), 0.0, 1.0)
+        fall = {
+            "linear": 1.0 - share,
+            "cosine": 0.5 * (1.0 + ops.cos(math.pi * share)),
+            "constant": ops.ones_like(share),
+        }[self.shape]
+        return self.peak * ops.where(step < warmup, rise, fall)
+
+    def get_config(self) -> dict[str, object]:
+        """Arguments of the constructor."""
+        names = ("peak", "steps", "warmup_ratio", "shape")
+        return {name: getattr(self, name) for name in names}

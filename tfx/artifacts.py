@@ -1,0 +1,183 @@
+"""Typed artifacts, and what makes a folder one: `artifact.json`, written last.
+
+A folder without `artifact.json` is not an artifact, whatever else it holds. A reader takes the files that it lists, never a glob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lmworks.configs.errors import UserError
+
+MANIFEST = "artifact.json"
+MANIFEST_VERSION = 1
+
+
+class Artifact:
+    """A folder of files with properties.
+
+    Attributes:
+        path: the folder. For an output it exists and is empty when the component starts.
+        properties: JSON values that travel with the artifact; a component fills those of its outputs.
+        files: of an input: the files that the manifest lists, relative to `path`.
+        state: of an output: a folder for resumable work, which outlives the process until the execution is published.
+    """
+
+    schema_title: ClassVar[str] = "system.Artifact"
+    """What Kubeflow calls this type."""
+
+    def __init__(
+        self,
+        path: Path,
+        properties: Mapping[str, Any] | None = None,
+        files: list[str] | None = None,
+        state: Path | None = None,
+    ) -> None:
+        self.path = path
+        self.properties: dict[str, Any] = dict(properties or {})
+        self.files = files or []
+        self.state = state or path
+
+
+class Examples(Artifact):
+    """Rows as Parquet, split, each with an `id`."""
+
+    schema_title = "system.Dataset"
+
+
+class Statistics(Artifact):
+    """`statistics.json` and `report.html` of examples."""
+
+    schema_title = "system.HTML"
+
+
+class Sequences(Artifact):
+    """Token ids as Arrow IPC, split, beside the tokenizer's assets."""
+
+    schema_title = "system.Dataset"
+
+
+class Model(Artifact):
+    """A KerasHub preset folder with the exact tokenizer."""
+
+    schema_title = "system.Model"
+
+
+class Logs(Artifact):
+    """TensorBoard event files."""
+
+
+class Evaluation(Artifact):
+    """`metrics.json`, `predictions.parquet`, `report.html`, `blessing.json`."""
+
+    schema_title = "system.Metrics"
+
+
+class Servable(Artifact):
+    """A SavedModel that takes raw strings, and what other formats were asked."""
+
+    schema_title = "system.Model"
+
+
+def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes a folder an artifact: digests its files, writes `artifact.json` last, durably.
+
+    Args:
+        artifact: the output of a component that has returned.
+        output: its name in the component's signature.
+        execution: what made it: id, component, config, inputs, code, versions.
+
+    Returns:
+        The manifest.
+    """
+    files = []
+    for path in sorted(path for path in artifact.path.rglob("*") if path.is_file()):
+        entry: dict[str, Any] = {"path": path.relative_to(artifact.path).as_posix()}
+        entry |= {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        if (rows := _rows(path)) is not None:
+            entry["rows"] = rows
+        files.append(entry)
+        _sync(path)
+    manifest: dict[str, Any] = {
+        "type": type(artifact).__name__,
+        "output": output,
+        "version": MANIFEST_VERSION,
+        "digest": _digest(files, artifact.properties),
+        "files": files,
+        "properties": artifact.properties,
+        "execution": dict(execution),
+    }
+    write_json(artifact.path / MANIFEST, manifest)
+    return manifest
+
+
+def read(kind: type[Artifact], path: Path) -> Artifact:
+    """Opens a published artifact.
+
+    Raises:
+        UserError: no manifest, another type, or a listed file that is missing or has another size.
+    """
+    manifest = manifest_of(path)
+    if manifest is None:
+        raise UserError(
+            f"{path}: is no complete {kind.__name__}: {MANIFEST} is missing or a file it lists is not whole"
+        )
+    if manifest["type"] != kind.__name__:
+        raise UserError(f"{path}: holds {manifest['type']}, and {kind.__name__} is needed")
+    return kind(path, manifest["properties"], [entry["path"] for entry in manifest["files"]])
+
+
+def manifest_of(path: Path) -> dict[str, Any] | None:
+    """The manifest of a whole artifact, or None where there is none."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        whole = all((path / entry["path"]).stat().st_size == entry["size"] for entry in manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if whole and manifest.get("version") == MANIFEST_VERSION else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all, and durably."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _digest(files: list[dict[str, Any]], properties: Mapping[str, Any]) -> str:
+    content = [[entry["path"], entry["sha256"]] for entry in files]
+    return hashlib.sha256(json.dumps([content, properties], sort_keys=True).encode()).hexdigest()
+
+
+def _rows(path: Path) -> int | None:
+    """Rows of a table, read from its footer."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path).metadata.num_rows
+    if path.suffix == ".arrow":
+        import pyarrow as pa
+
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
+    return None
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

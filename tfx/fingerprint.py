@@ -1,0 +1,163 @@
+"""What decides whether an execution can be reused: its key, the code it loaded, the library versions it used."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import glob
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from lmworks.tfx.artifacts import file_sha256
+
+ENGINE_VERSION = 1
+"""Raised when the engine changes what an execution means, so that nothing older is reused."""
+
+PROJECT = "lmworks"
+
+
+def key(component: str, config: Mapping[str, Any], inputs: Mapping[str, str], external: Mapping[str, str]) -> str:
+    """Key of an execution, 32 hex digits.
+
+    Args:
+        component: its entry.
+        config: of the stage, as JSON values.
+        inputs: digests of the input artifacts.
+        external: digests of what the config names outside the store.
+    """
+    content = [ENGINE_VERSION, component, config, inputs, external]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def external(config: BaseModel, digest: Callable[[Path], str] = file_sha256) -> dict[str, str]:
+    """Digests, by content, of the paths and URLs that `config.external()` names.
+
+    Args:
+        config: of a stage.
+        digest: of one local file; the runner passes a memoised one.
+    """
+    named = getattr(config, "external", tuple)()
+    return {name: _digest_of(name, digest) for name in named}
+
+
+def _digest_of(name: str, digest: Callable[[Path], str]) -> str:
+    if "://" in name:
+        return _remote_digest(name)
+    matches = [Path(name)] if Path(name).exists() else sorted(map(Path, glob.glob(name, recursive=True)))
+    files = [
+        file
+        for match in matches
+        for file in ([match] if match.is_file() else sorted(match.rglob("*")))
+        if file.is_file()
+    ]
+    content = [[str(file), digest(file)] for file in files]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest() if content else "absent"
+
+
+def _remote_digest(url: str) -> str:
+    """What the store behind a URL says of its content (ETag, checksum, revision); the URL alone where it cannot be asked."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        return ",".join(str(system.ukey(match)) for match in sorted(system.glob(path)) or [path])
+    except Exception:  # any store, any error: the stage itself says what is wrong with the URL
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of those direct dependencies that this process has loaded."""
+    direct = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in metadata.requires(PROJECT) or []} | {
+        "keras-hub"
+    }
+    loaded = {module.partition(".")[0] for module in sys.modules}
+    found = {"python": _python_version()}
+    for module, names in metadata.packages_distributions().items():
+        if module in loaded:
+            found |= {name: metadata.version(name) for name in names if name.lower() in direct}
+    return found
+
+
+def changed_versions(recorded: Mapping[str, str]) -> list[str]:
+    """Libraries whose version is another than the recorded one."""
+    return [name for name, version in recorded.items() if _version(name) != version]
+
+
+def _version(name: str) -> str:
+    try:
+        return _python_version() if name == "python" else metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _python_version() -> str:
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+def code(*modules: str) -> dict[str, str]:
+    """Digests of the project's modules that these modules have loaded, directly or not, without `configs`.
+
+    An import inside a function counts once the module is loaded. So the answer is the same in a process of the stage's own
+    and in one that has run other stages.
+    """
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in found or module not in sys.modules or module.startswith(f"{PROJECT}.configs"):
+            continue
+        path = getattr(sys.modules[module], "__file__", None)
+        if path is None:
+            continue
+        found[module] = _source_digest(path)
+        parents = module.split(".")
+        waiting += [".".join(parents[:count]) for count in range(2, len(parents))]
+        waiting += _imports(path)
+    return dict(sorted(found.items()))
+
+
+def changed_code(recorded: Mapping[str, str]) -> list[str]:
+    """Modules whose content is no longer the recorded one, but for comments and docstrings."""
+    return [module for module, digest in recorded.items() if _current_digest(module) != digest]
+
+
+def _current_digest(module: str) -> str:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return "absent"
+    return _source_digest(spec.origin) if spec and spec.origin else "absent"
+
+
+@functools.lru_cache(maxsize=None)
+def _source_digest(path: str) -> str:
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # a string that stands alone is a docstring
+            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:32]
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+@functools.lru_cache(maxsize=None)
+def _imports(path: str) -> tuple[str, ...]:
+    names = []
+    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.startswith(f"{PROJECT}."))

@@ -1,0 +1,165 @@
+"""The one way a component is executed: locally as a subprocess, and in a container on a cluster, by the same command.
+
+    python -m lmworks.tfx.launch --component=MODULE:FUNCTION --executor_input='{…}'
+
+`--executor_input` is the JSON that Kubeflow Pipelines writes in place of `{{$}}`: the config is the parameter `config`, a JSON
+string; artifacts are URIs. Exit code 0 when the component returned (also for an unblessed model), 1 when it failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import json
+import shutil
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmworks.configs.errors import UserError
+from lmworks.tfx import fingerprint, process, progress
+from lmworks.tfx.artifacts import manifest_of, publish, read, write_json
+from lmworks.tfx.component import Component
+
+_MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
+"""Where Kubeflow and Vertex mount a bucket inside a container."""
+
+
+def load_component(entry: str) -> Component:
+    """Imports `module:function`.
+
+    Raises:
+        UserError: it is no component.
+    """
+    module, _, function = entry.partition(":")
+    found = getattr(importlib.import_module(module), function, None)
+    if not isinstance(found, Component):
+        raise UserError(f"{entry}: is no component; it needs @component and the form MODULE:FUNCTION")
+    return found
+
+
+def local_path(uri: str) -> Path:
+    """The local path of an artifact's URI."""
+    for scheme, mount in _MOUNTS.items():
+        if uri.startswith(scheme):
+            return Path(mount + uri.removeprefix(scheme))
+    return Path(uri.removeprefix("file://"))
+
+
+def execute(component: Component, executor_input: dict[str, Any], context: dict[str, Any] | None = None) -> Any:
+    """Runs a component and publishes its outputs.
+
+    Args:
+        component: what to run.
+        executor_input: KFP's description of inputs and outputs.
+        context: what the local runner knows already: `execution` (id), `external` (digests), `state` (folder).
+
+    Returns:
+        The component's value.
+    """
+    context = context or {}
+    given, asked = executor_input.get("inputs", {}), executor_input.get("outputs", {})
+    config = component.config.model_validate_json(given["parameterValues"]["config"])
+    external = context.get("external")
+    if external is None:
+        external = fingerprint.external(config)
+    arguments: dict[str, Any] = {"config": config} | dict.fromkeys(component.optional)
+    inputs: dict[str, dict[str, str]] = {}
+    for name, entry in given.get("artifacts", {}).items():
+        if entry.get("artifacts"):
+            path = local_path(entry["artifacts"][0]["uri"])
+            arguments[name] = read(component.inputs[name], path)
+            manifest = manifest_of(path)
+            assert manifest is not None
+            artifact = f"{manifest['execution']['id']}/{manifest['output']}"
+            inputs[name] = {"artifact": artifact, "digest": manifest["digest"]}
+    settings = config.model_dump(mode="json")
+    digests = {name: source["digest"] for name, source in inputs.items()}
+    key = fingerprint.key(component.entry, settings, digests, external)
+    outputs = {}
+    for name, kind in component.outputs.items():
+        path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
+        shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
+        path.mkdir(parents=True)
+        state = Path(context.get("state") or path.with_name(f"{path.name}.state")) / name
+        state.mkdir(parents=True, exist_ok=True)
+        arguments[name] = outputs[name] = kind(path, state=state)
+    started = time.time()
+    value = component(**arguments)
+    if component.value is not None and type(value) is not component.value:
+        raise TypeError(f"{component.name} returned {value!r}, and its signature says {component.value.__name__}")
+    execution = {
+        "id": context.get("execution") or f"{component.name}/{uuid.uuid4().hex[:12]}",
+        "component": component.entry,
+        "key": key,
+        "config": settings,
+        "inputs": inputs,
+        "external": external,
+        "outputs": list(component.outputs),
+        "value": value,
+        "code": fingerprint.code(component.function.__module__, __name__),
+        "versions": fingerprint.versions(),
+        "started": started,
+        "finished": time.time(),
+    }
+    for name, artifact in outputs.items():
+        publish(artifact, name, execution)
+    _answer(component, outputs, value, asked)
+    return value
+
+
+def _answer(component: Component, outputs: dict[str, Any], value: Any, asked: dict[str, Any]) -> None:
+    """Writes what KFP reads back: `executor_output.json`, and the value into a file of its own."""
+    if value is not None and (parameter := asked.get("parameters", {}).get("Output")):
+        path = local_path(parameter["outputFile"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value) if isinstance(value, bool) else str(value))
+    if target := asked.get("outputFile"):
+        described = {
+            name: {
+                "artifacts": [{"name": name, "uri": asked["artifacts"][name]["artifacts"][0]["uri"], "metadata": {}}]
+            }
+            for name in outputs
+        }
+        path = local_path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            path, {"artifacts": described} | ({"parameterValues": {"Output": value}} if value is not None else {})
+        )
+
+
+def explain(error: BaseException) -> str:
+    """One line for the user."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space and run the same command again"
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first[:300]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; see the module's docstring."""
+    process.die_with_parent()
+    parser = argparse.ArgumentParser(prog="python -m lmworks.tfx.launch", description="Runs one component.")
+    parser.add_argument("--component", required=True, help="MODULE:FUNCTION")
+    parser.add_argument("--executor_input", required=True, help="Kubeflow's JSON ({{$}})")
+    parser.add_argument("--context", default="{}", help="what the local runner knows already, as JSON")
+    flags = parser.parse_args(arguments)
+    try:
+        execute(load_component(flags.component), json.loads(flags.executor_input), json.loads(flags.context))
+    except Exception as error:  # the last line of a process: said in one line, whole in the log
+        traceback.print_exc()
+        progress.send({"error": explain(error)})
+        print(f"{flags.component}: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

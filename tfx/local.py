@@ -1,0 +1,302 @@
+"""The local runner: every stage a subprocess, its result reused where nothing that decides it has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmworks.configs.errors import UserError
+from lmworks.tfx import fingerprint, launch, process, progress
+from lmworks.tfx.artifacts import manifest_of, write_json
+from lmworks.tfx.component import Node, check
+from lmworks.tfx.metadata import Metadata
+from lmworks.tfx.screen import Screen
+
+
+class StageError(UserError):
+    """A stage failed: exit code 1."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one stage of a run."""
+
+    stage: str
+    status: str
+    """`made`, `cached` or `skipped`."""
+    why: str
+    seconds: float
+    folder: Path | None
+    value: Any = None
+
+
+class LocalRunner:
+    """Runs a pipeline under a root folder.
+
+    Args:
+        root: of store, state and runs.
+        run: name of the run.
+        record: what `run.json` says of the run beside its stages: config, versions.
+        in_process: run components in this process, for a debugger.
+        verbose: show a failed stage's traceback.
+    """
+
+    def __init__(
+        self, root: Path, run: str, record: dict[str, Any], in_process: bool = False, verbose: bool = False
+    ) -> None:
+        self.root, self.run, self.in_process, self.verbose = root.absolute(), run, in_process, verbose
+        self.folder = self.root / run
+        self.record = record
+        self.screen = Screen()
+
+    def execute(self, nodes: Sequence[Node]) -> list[Result]:
+        """Runs the nodes in order.
+
+        Raises:
+            StageError: a stage failed; the ones before it stay.
+        """
+        check(list(nodes))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        metadata = Metadata(self.root)
+        results: dict[str, Result] = {}
+        self._write(results, "running")
+        status = "failed"
+        try:
+            for node in nodes:
+                if node.when is not None and not results[node.when].value:
+                    result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
+                    _unlink(self.folder / node.name)
+                else:
+                    result = self._stage(node, results, metadata)
+                    self._link(node, result)
+                results[node.name] = result
+                self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
+                self._write(results, "running")
+            status = "done"
+        finally:
+            self._write(results, status)
+            metadata.close()
+        return list(results.values())
+
+    def _stage(self, node: Node, results: dict[str, Result], metadata: Metadata) -> Result:
+        began = time.monotonic()
+        inputs = {}
+        for name, ref in node.inputs.items():
+            folder = results[ref.node].folder
+            manifest = manifest_of(folder / ref.output) if folder else None
+            if folder is None or manifest is None:
+                raise StageError(f"{node.name}: its input {name} vanished from {folder}; run the same command again")
+            inputs[name] = (folder / ref.output, manifest["digest"])
+        config = node.config.model_dump(mode="json")
+        external = fingerprint.external(node.config, metadata.file_digest)
+        digests = {name: digest for name, (_, digest) in inputs.items()}
+        key = fingerprint.key(node.component.entry, config, digests, external)
+        with self._lock(node.name, key) as lock:
+            found, why = self._find(node, key, {"config": config, "inputs": digests, "external": external}, metadata)
+            status = "cached" if found else "made"
+            if found is None:
+                found = self._adopt(node.name, key, metadata)
+                why = "finished by a run that was killed" if found else why
+            if found is None:
+                self.screen.begin(node.name, why)
+                found = self._make(node, key, {name: path for name, (path, _) in inputs.items()}, external, lock)
+                metadata.record(found)
+        manifest = manifest_of(found / next(iter(node.component.outputs)))
+        if manifest is None:
+            raise StageError(f"{node.name}: {found} is not whole; run the same command again")
+        return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"]["value"])
+
+    @contextlib.contextmanager
+    def _lock(self, stage: str, key: str) -> Iterator[int]:
+        """Holds the key. The stage's process inherits the lock, so it stays held until both are gone."""
+        path = self.root / "state" / stage / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.screen.begin(stage, "another run is making the same; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _find(self, node: Node, key: str, now: dict[str, Any], metadata: Metadata) -> tuple[Path | None, str]:
+        """A published execution that may be reused and why, or none and what changed."""
+        why = ""
+        for folder, record in metadata.executions(node.component.entry, key):
+            if not (folder.is_dir() and metadata.record(folder)):
+                metadata.forget(folder)
+                why = why or "its result was deleted"
+                continue
+            code, versions = fingerprint.changed_code(record["code"]), fingerprint.changed_versions(record["versions"])
+            if not code and not versions:
+                return folder, "nothing changed"
+            why = why or f"changed: {', '.join([*code, *versions])}"
+        if not why:
+            before = next((record for _, record in metadata.executions(node.component.entry)), None)
+            why = _difference(before, now) if before else "first time"
+        return None, why
+
+    def _adopt(self, stage: str, key: str, metadata: Metadata) -> Path | None:
+        """Takes over what a killed run had finished but not renamed, and clears what it had not finished."""
+        for draft in sorted((self.root / "store" / stage).glob(f".{key}.*")):
+            manifests = [manifest_of(path) for path in draft.iterdir() if path.is_dir()]
+            record = next((manifest["execution"] for manifest in manifests if manifest), None)
+            if record and len(record["outputs"]) == len(manifests) and all(manifests):
+                fresh = not fingerprint.changed_code(record["code"]) and not fingerprint.changed_versions(
+                    record["versions"]
+                )
+                if fresh:
+                    folder = self.root / "store" / record["id"]
+                    draft.rename(folder)
+                    metadata.record(folder)
+                    return folder
+            shutil.rmtree(draft, ignore_errors=True)
+        return None
+
+    def _make(self, node: Node, key: str, inputs: dict[str, Path], external: dict[str, str], lock: int) -> Path:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        store = self.root / "store" / node.name
+        draft, state = store / f".{key}.{name}", self.root / "state" / node.name / key
+        executor_input = {
+            "inputs": {
+                "parameterValues": {"config": node.config.model_dump_json()},
+                "artifacts": {argument: {"artifacts": [{"uri": str(path)}]} for argument, path in inputs.items()},
+            },
+            "outputs": {
+                "artifacts": {
+                    output: {"artifacts": [{"uri": str(draft / output)}]} for output in node.component.outputs
+                },
+            },
+        }
+        context = {"execution": f"{node.name}/{name}", "external": external, "state": str(state)}
+        log = self.folder / node.name / "log.txt"
+        _unlink(self.folder / node.name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.in_process:
+                self._here(node, executor_input, context)
+            else:
+                self._spawn(node, executor_input, context, log, lock)
+            draft.rename(store / name)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        shutil.rmtree(state, ignore_errors=True)
+        return store / name
+
+    def _here(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any]) -> None:
+        try:
+            launch.execute(node.component, executor_input, context)
+        except Exception as error:
+            raise StageError(f"{node.name}: {launch.explain(error)}") from error
+
+    def _spawn(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any], log: Path, lock: int) -> None:
+        read_end, write_end = os.pipe()
+        command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
+        command += [f"--executor_input={json.dumps(executor_input)}", f"--context={json.dumps(context)}"]
+        said = ""
+        with log.open("wb") as chatter:
+            child = process.start(
+                command,
+                pass_fds=[write_end, lock],
+                env={progress.ENVIRONMENT: str(write_end)},
+                stdin=subprocess.DEVNULL,
+                stdout=chatter,
+                stderr=chatter,
+            )
+            os.close(write_end)
+            try:
+                with os.fdopen(read_end, encoding="utf-8", errors="replace") as events:
+                    for line in events:
+                        event = json.loads(line)
+                        if "error" in event:
+                            said = event["error"]
+                        else:
+                            self.screen.progress(node.name, event)
+                code = child.wait()
+            except BaseException:
+                child.kill()
+                child.wait()
+                raise
+            finally:
+                self.screen.clear()
+        if code:
+            if self.verbose:
+                sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
+            how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            raise StageError(f"{node.name}: {said or how + ' without a word'} (log: {_shown(log)})")
+
+    def _link(self, node: Node, result: Result) -> None:
+        """Points `<run>/<stage>/<output>` at the store, in one step each."""
+        assert result.folder is not None
+        stage = self.folder / node.name
+        stage.mkdir(parents=True, exist_ok=True)
+        for output in node.component.outputs:
+            draft = stage / f".{output}.{os.getpid()}"
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(os.path.relpath(result.folder / output, stage))
+            draft.replace(stage / output)
+
+    def _summary(self, result: Result) -> str:
+        """What a stage says of itself: the property `summary` of its first output that has one."""
+        if result.folder is None:
+            return ""
+        manifests = (manifest_of(path) for path in sorted(result.folder.iterdir()))
+        return next((m["properties"]["summary"] for m in manifests if m and "summary" in m["properties"]), "")
+
+    def _write(self, results: dict[str, Result], status: str) -> None:
+        stages = {
+            name: {
+                "status": result.status,
+                "why": result.why,
+                "seconds": round(result.seconds, 3),
+                "execution": f"{result.folder.parent.name}/{result.folder.name}" if result.folder else None,
+                "value": result.value,
+                "summary": self._summary(result),
+            }
+            for name, result in results.items()
+        }
+        write_json(self.folder / "run.json", {**self.record, "run": self.run, "status": status, "stages": stages})
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of the key changed since the latest execution, as dotted config keys and input names."""
+    old = {"config": before["config"], "external": before["external"]}
+    old["inputs"] = {name: source["digest"] for name, source in before["inputs"].items()}
+    changed = [name.partition(".")[2] for name in _leaves(old, now)]
+    return f"changed: {', '.join(changed)}" if changed else "changed: engine"
+
+
+def _leaves(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        return [
+            leaf for name in names for leaf in _leaves(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+        ]
+    return [path] if old != new else []
+
+
+def _unlink(stage: Path) -> None:
+    """Takes an earlier run's links of a stage away, so that a failed run never shows another's result."""
+    for path in stage.iterdir() if stage.is_dir() else ():
+        if path.is_symlink():
+            path.unlink()
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

