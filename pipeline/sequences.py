@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from lmworks.pipeline.tables import files_of
 from lmworks.tfx.artifacts import Sequences
 
 
@@ -33,9 +34,7 @@ class SequenceTable:
     """
 
     def __init__(self, sequences: Sequences, split: str) -> None:
-        prefix = f"Split-{split}/"
-        files = [name for name in sequences.files if name.startswith(prefix)]
-        tables = [pa.ipc.open_file(pa.memory_map(str(sequences.path / name))).read_all() for name in files]
+        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files_of(sequences, split)]
         table = pa.concat_tables(tables)
         chunks = table.column("token_ids").chunks
         self._values = [chunk.values.to_numpy() for chunk in chunks]

@@ -17,6 +17,7 @@ from lmworks.models.backend import choose_precision
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.evaluate.classification import confusion, measure
 from lmworks.pipeline.evaluate.figures import confusion_png
+from lmworks.pipeline.predict import predict
 from lmworks.pipeline.preset import local_preset
 from lmworks.pipeline.sequences import Batch, SequenceTable, shuffled_batches
 from lmworks.pipeline.train.schedule import WarmupDecay
@@ -174,22 +175,6 @@ class Best:
         else:
             self._waited += 1
         self.give_up = patience is not None and self._waited >= patience.patience
-
-
-def predict(classifier: keras.Model, table: SequenceTable, batch_size: int = 64) -> np.ndarray:
-    """Probabilities of a split, float32 [rows, classes], in the rows' order."""
-    compute = text_classification.probabilities(classifier)
-    scores: np.ndarray | None = None
-    done = 0
-    for batch in table.by_length(batch_size):
-        found = compute({name: tf.constant(value) for name, value in batch.inputs.items()}).numpy()
-        if scores is None:
-            scores = np.zeros((len(table), found.shape[1]), np.float32)
-        scores[batch.indices] = found
-        done += len(found)
-        report(done, len(table), "rows")
-    assert scores is not None
-    return scores
 
 
 def _decays(variable: Any) -> bool:

@@ -1,0 +1,76 @@
+"""The evaluation of a text classifier: from a model to figures, predictions and the blessing."""
+
+from __future__ import annotations
+
+import difflib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import EvaluateStage
+from lmworks.models import text_classification
+from lmworks.pipeline.evaluate.classification import figures
+from lmworks.pipeline.evaluate.report import blessing, write_metrics, write_report
+from lmworks.pipeline.evaluate.slices import measure_slices
+from lmworks.pipeline.predict import predict
+from lmworks.pipeline.sequences import SequenceTable
+from lmworks.pipeline.tables import read_batches
+from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, write_json
+
+_SEED = 0
+"""Of the bootstrap: the same predictions give the same intervals in every run."""
+
+
+def measure_model(
+    config: EvaluateStage, examples: Examples, sequences: Sequences, model: Model, evaluation: Evaluation
+) -> bool:
+    """Writes the evaluation and returns whether the model is blessed."""
+    columns = _columns(config, examples)
+    classifier, names = text_classification.load(model.path)
+    table = SequenceTable(sequences, config.split)
+    scores = predict(classifier, table)
+    metrics = figures(table.labels, scores, names, config.bootstrap, _SEED)
+    found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
+    slices = measure_slices(
+        {name: found.column(name) for name in config.slices}, table.labels, scores, names, config.bootstrap, _SEED
+    )
+    blessed, reasons = blessing(metrics, config.thresholds)
+    text, text_b = examples.properties["text"], examples.properties["text_b"]
+    texts = found.column(text).to_pylist()
+    if text_b:
+        texts = [f"{first} ‖ {second}" for first, second in zip(texts, found.column(text_b).to_pylist(), strict=True)]
+    ids = table.ids.to_pylist()
+    folder = evaluation.path
+    write_metrics(folder, config.task, config.split, len(table), metrics, slices)
+    write_report(folder, config.task, config.split, metrics, slices, table.labels, scores, names, texts, ids)
+    write_json(folder / "blessing.json", {"blessed": blessed, "reasons": reasons})
+    predictions = {
+        "id": pa.array(ids, pa.string()),
+        "label": pa.array([names[index] for index in table.labels], pa.string()),
+        "prediction": pa.array([names[index] for index in scores.argmax(1)], pa.string()),
+        "scores": pa.array(list(scores), pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table(predictions), folder / "predictions.parquet")
+    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": _summary(metrics, blessed, reasons)}
+    return blessed
+
+
+def _columns(config: EvaluateStage, examples: Examples) -> list[str]:
+    """Columns that are read: texts for the report, and those of the slices."""
+    schema = next(read_batches(examples, config.split)).schema
+    for name in config.slices:
+        if name not in schema.names:
+            near = difflib.get_close_matches(name, schema.names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"evaluate.slices: {name}: the examples have no such column ({', '.join(schema.names)}){hint}")
+    wanted = [examples.properties["text"], examples.properties["text_b"], *config.slices]
+    return list(dict.fromkeys(name for name in wanted if name))
+
+
+def _summary(metrics: dict, blessed: bool, reasons: list[str]) -> str:
+    told = []
+    for name in ("accuracy", "f1_macro", "log_loss"):
+        interval = metrics[name].get("ci95")
+        told.append(f"{name} {metrics[name]['value']:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
+    return ", ".join(told) + (", blessed" if blessed else f", NOT blessed: {'; '.join(reasons)}")

@@ -1,0 +1,220 @@
+"""Rows to examples: ids, labels, splits, and the record of every refused row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Ingest, IngestStage, Source
+from lmworks.pipeline.ingest.readers import Row, read_rows
+from lmworks.pipeline.ingest.statistics import Tally, write_statistics
+from lmworks.pipeline.tables import ShardWriter
+from lmworks.tfx.artifacts import Examples, Statistics
+from lmworks.tfx.progress import report
+
+SPLITS = ("train", "validation", "test")
+_REJECTS = pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.string()})
+_REPAIRS = pa.schema({"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()})
+_BATCH = 8192
+_NO_CLASS = "label_rule: no class takes this value"
+
+
+class _Left(Exception):
+    """A row that is left out, with the reason."""
+
+
+def example_id(*texts: str) -> str:
+    """64-bit hash of the texts, 16 hex digits (BLAKE2b, RFC 7693); lengths go in, so that `ab, c` is not `a, bc`."""
+    digest = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()
+
+
+def split_of(identity: str, carved: dict[str, float]) -> str:
+    """The split of a row of `ingest.train`, a pure function of its id.
+
+    Args:
+        identity: the example's id.
+        carved: shares of the splits that are carved from train, in any order.
+    """
+    position = int(identity, 16) / 2**64
+    start = 0.0
+    for name in ("test", "validation"):
+        if name in carved:
+            if start <= position < start + carved[name]:
+                return name
+            start += carved[name]
+    return "train"
+
+
+def write_examples(config: IngestStage, examples: Examples, statistics: Statistics) -> None:
+    """Reads every source and writes all splits, rejects and statistics.
+
+    Raises:
+        UserError: too many refused rows, an empty split, one class only, an unknown label.
+    """
+    given = {name: source for name in SPLITS if (source := getattr(config, name)) is not None}
+    carved = {name: getattr(config.splits, name) for name in ("validation", "test") if name not in given}
+    tally = Tally()
+    reasons: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    with ExitStack() as stack:
+        rejects = stack.enter_context(pq.ParquetWriter(examples.path / "rejects.parquet", _REJECTS))
+        repairs = stack.enter_context(pq.ParquetWriter(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
+        writers: dict[str, _Splitter] = {name: _Splitter(name, examples, stack) for name in SPLITS}
+        for name, source in given.items():
+            for row in read_rows(config, source, f"ingest.{name}"):
+                try:
+                    values, changed = _example(config, source, row)
+                except _Left as left:
+                    reason = str(left)
+                    reasons[reason.partition(":")[0] if reason != _NO_CLASS else reason] += 1
+                    first.setdefault(reason.partition(":")[0], f"{row.file}:{row.number}: {reason}")
+                    rejects.write_batch(pa.RecordBatch.from_pylist([{"file": row.file, "row": row.number, "reason": reason}], _REJECTS))
+                    continue
+                if repairs is not None and changed:
+                    repairs.write_batch(pa.RecordBatch.from_pylist(changed, _REPAIRS))
+                split = split_of(values["id"], carved) if name == "train" else name
+                writers[split].add(values)
+                tally.add(split, values["id"], values[config.label], [values[column] for column in _texts(config)])
+                report(tally.total, None, "rows")
+        for writer in writers.values():
+            writer.flush()
+    read = tally.total + reasons.total()
+    _judge(config, read, reasons, first)
+    labels = _labels(config, tally)
+    rows = {name: tally.rows(name) for name in SPLITS}
+    for name, count in rows.items():
+        if not count:
+            fix = f"give ingest.{name}, more rows, or a larger ingest.splits.{name}" if name in carved else f"check ingest.{name}"
+            raise UserError(f"ingest: the split {name} is empty; {fix}")
+    refused = reasons.total() - reasons[_NO_CLASS]
+    examples.properties |= {
+        "text": config.text,
+        "text_b": config.text_b,
+        "label": config.label,
+        "labels": labels,
+        "splits": rows,
+        "summary": ", ".join(f"{count:,} {name}" for name, count in rows.items())
+        + f" rows, {len(labels)} classes, {refused:,} refused"
+        + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else ""),
+    }
+    write_statistics(statistics.path, tally, labels, dict(reasons))
+
+
+class _Splitter:
+    """Collects rows of a split into batches; the first batch fixes the columns and their types."""
+
+    def __init__(self, split: str, examples: Examples, stack: ExitStack) -> None:
+        self._split, self._examples, self._stack = split, examples, stack
+        self._rows: list[dict[str, Any]] = []
+        self._writer: ShardWriter | None = None
+        self._schema: pa.Schema | None = None
+
+    def add(self, values: dict[str, Any]) -> None:
+        self._rows.append(values)
+        if len(self._rows) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._rows:
+            return
+        if self._schema is None:
+            names = dict.fromkeys(name for row in self._rows for name in row)
+            self._schema = pa.schema({name: pa.string() for name in names})
+            self._writer = self._stack.enter_context(ShardWriter(self._examples.path, self._split, self._schema, "parquet"))
+        assert self._writer is not None
+        self._writer.write(pa.RecordBatch.from_pylist(self._rows, self._schema))
+        self._rows = []
+
+
+def _texts(config: Ingest) -> list[str]:
+    return [name for name in (config.text, config.text_b) if name]
+
+
+def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The example of a row and what ftfy changed in it; raises `_Left` for a row that is left out."""
+    if row.values is None:
+        raise _Left(row.reason)
+    values = {("source_id" if name == "id" else name): _as_text(value) for name, value in row.values.items()}
+    changed = []
+    for name in _texts(config):
+        if name not in values:
+            raise _Left(f"missing column: {name}")
+        if not (values[name] or "").strip():
+            raise _Left(f"empty text: column {name}")
+        if config.repair:
+            import ftfy
+
+            repaired = ftfy.fix_text(values[name])
+            if repaired != values[name]:
+                changed.append({"file": row.file, "row": row.number, "column": name, "before": values[name]})
+                values[name] = repaired
+    values[config.label] = _label(config, source, values.get(config.label))
+    identity = example_id(*(str(values[name]) for name in _texts(config)))
+    return {"id": identity, **values}, [{"id": identity, **one} for one in changed]
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool | dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _label(config: IngestStage, source: Source, value: str | None) -> str:
+    if value is None or not value.strip():
+        raise _Left(f"missing label: column {config.label}")
+    label = value.strip()
+    if source.label_rule:
+        try:
+            number = float(label)
+        except ValueError:
+            raise _Left(f"label is no number: {label!r}, and label_rule needs one") from None
+        for name, interval in source.label_rule.items():
+            above = interval.above is None or number > interval.above
+            if above and (interval.below is None or number < interval.below):
+                return name
+        raise _Left(_NO_CLASS)
+    if config.labels and label not in config.labels:
+        raise _Left(f"unknown label: {label!r}")
+    return label
+
+
+def _judge(config: IngestStage, read: int, reasons: Counter[str], first: dict[str, str]) -> None:
+    """Refuses a source with too many refused rows."""
+    counted = {reason: count for reason, count in reasons.items() if reason != _NO_CLASS}
+    refused = sum(counted.values())
+    if not read:
+        raise UserError("ingest: the sources hold no rows")
+    if refused > config.max_rejects * read:
+        told = "; ".join(f"{count:,} × {first.get(reason, reason)}" for reason, count in sorted(counted.items(), key=lambda x: -x[1]))
+        encoding = any(reason.startswith("no ") and reason.endswith(" text") for reason in counted)
+        fix = "set the right ingest.encoding (latin-1, cp1252, utf-16 …)" if encoding else "mend them or raise ingest.max_rejects"
+        raise UserError(
+            f"ingest: {refused:,} of {read:,} rows refused, more than ingest.max_rejects {config.max_rejects:g}: {told}; {fix}"
+        )
+
+
+def _labels(config: IngestStage, tally: Tally) -> list[str]:
+    seen = set(tally.labels("train"))
+    if len(seen) < 2:
+        only = f"only the class {next(iter(seen))!r}" if seen else "no class"
+        raise UserError(f"ingest: train holds {only} in column {config.label!r}; a classifier needs two or more")
+    strange = {name: sorted(set(tally.labels(name)) - seen) for name in ("validation", "test")}
+    for name, labels in strange.items():
+        if labels and not config.labels:
+            raise UserError(f"ingest: {name} holds labels that train does not: {', '.join(labels)}; add rows or set ingest.labels")
+    return list(config.labels) or sorted(seen)

@@ -1,0 +1,186 @@
+"""The command line: `lmworks run | runs | predict | schema`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.load import ConfigError, load
+from lmworks.configs.schema import Config
+
+DONE, FAILED, USAGE, NOT_BLESSED = range(4)
+"""Exit codes."""
+
+_STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
+
+
+def entry() -> None:
+    """The console command."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.platform == "win32":
+        version = ".".join(map(str, sys.version_info[:2]))
+        sys.exit(f"lmworks runs on Python 3.11 to 3.13 on Linux and macOS, and this is {version} on {sys.platform}")
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        0 done and help; 1 a stage failed; 2 bad usage or config; 3 not blessed.
+    """
+    if not arguments or arguments[0] in ("help", "--help", "-h", "-help"):
+        print(_help())
+        return DONE if arguments else USAGE
+    command = _COMMANDS.get(arguments[0])
+    if command is None:
+        print(f"lmworks: unknown command {arguments[0]!r}; known: {', '.join(_COMMANDS)}", file=sys.stderr)
+        return USAGE
+    define, act, about = command
+    values = flags.FlagValues()
+    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log.", flag_values=values)
+    flags.DEFINE_boolean("help", False, "This text.", short_name="h", flag_values=values)
+    define(values)
+    try:
+        rest = values([arguments[0], *arguments[1:]])[1:]
+        if values.help:
+            print(f"lmworks {arguments[0]}: {about}\n\n{_flags_help(values)}")
+            return DONE
+        return act(values, rest)
+    except (flags.Error, ConfigError) as error:
+        print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        return USAGE
+    except UserError as error:
+        print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        if values.verbosity > 0:
+            raise
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"lmworks {arguments[0]}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _help() -> str:
+    lines = [f"  {name:<8} {about}" for name, (_, _, about) in _COMMANDS.items()]
+    return "lmworks: raw text in, a served language model out.\n\n" + "\n".join(lines) + "\n\nlmworks COMMAND --help"
+
+
+def _flags_help(values: flags.FlagValues) -> str:
+    lines = []
+    for name in sorted(values):
+        if name == values[name].name:
+            default = f" (default {values[name].default})" if values[name].default not in (None, False) else ""
+            lines.append(f"  --{name:<11} {values[name].help}{default}")
+    return "\n".join(lines)
+
+
+def _no_more(rest: Sequence[str]) -> None:
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r}; flags are --name=value")
+
+
+def _define_root(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("root", "runs", "Folder of store, state and runs.", flag_values=values)
+
+
+def _define_run(values: flags.FlagValues) -> None:
+    _define_root(values)
+    flags.DEFINE_string("config", None, "The recipe, a YAML file.", flag_values=values)
+    flags.DEFINE_multi_string("set", [], "KEY=VALUE, overrides a key; may be repeated.", flag_values=values)
+    flags.DEFINE_string("run", None, "Name of the run; the config's name when not given.", flag_values=values)
+    flags.DEFINE_enum("until", None, _STAGES, "Last stage to run.", flag_values=values)
+    flags.DEFINE_boolean("in_process", False, "All stages in this process, for a debugger.", flag_values=values)
+
+
+def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    if not values.config:
+        raise ConfigError("--config=FILE.yaml is missing; recipes: configs/*.yaml")
+    config = load(values.config, values.set)
+    name = values.run or config.name
+    Config.model_validate(config.model_dump() | {"name": name})  # a run's name is a folder's name too
+    # Imported here: a config error and --help answer at once.
+    from lmworks.pipeline.graph import graph
+    from lmworks.tfx.local import LocalRunner
+
+    nodes = graph(config)
+    if values.until:
+        nodes = nodes[: 1 + [node.name for node in nodes].index(values.until)]
+    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
+    runner = LocalRunner(Path(values.root), name, record, values.in_process, values.verbosity > 0)
+    results = runner.execute(nodes)
+    print(Path(values.root) / name)
+    return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
+
+
+def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    root = Path(values.root)
+    if rest:
+        _no_more(rest[1:])
+        print(_one_run(root, rest[0]))
+        return DONE
+    records = sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        print(f"{root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
+    for path in records:
+        record = json.loads(path.read_text())
+        summary = record["stages"].get("evaluate", {}).get("summary", "")
+        print(f"{path.parent.name:<20} {record['status']:<8} {summary}")
+    return DONE
+
+
+def _one_run(root: Path, name: str) -> str:
+    path = root / name / "run.json"
+    if not path.exists():
+        known = ", ".join(sorted(found.parent.name for found in root.glob("*/run.json"))) or "none"
+        raise ConfigError(f"{root}: has no run {name!r}; known: {known}")
+    record = json.loads(path.read_text())
+    lines = [f"{name}: {record['status']}"]
+    for stage, told in record["stages"].items():
+        lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
+        lines += [f"    {link}" for link in sorted((root / name / stage).iterdir()) if not link.name.startswith(".")]
+    return "\n".join(lines)
+
+
+def _define_predict(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("servable", None, "A Servable's folder, or a SavedModel's.", flag_values=values)
+    flags.DEFINE_multi_string("text", [], "A text; may be repeated. Without it, lines of stdin.", flag_values=values)
+    flags.DEFINE_multi_string("text_b", [], "The second text of a pair, as often as --text.", flag_values=values)
+
+
+def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    if not values.servable:
+        raise ConfigError("--servable=DIR is missing; a run's is at <root>/<run>/export/servable")
+    from lmworks.pipeline.export.predict import answer
+
+    for line in answer(Path(values.servable), values.text, values.text_b):
+        print(line, flush=True)
+    return DONE
+
+
+def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    print(json.dumps(Config.model_json_schema(), indent=2))
+    return DONE
+
+
+_Command = tuple[Callable[[flags.FlagValues], Any], Callable[[flags.FlagValues, Sequence[str]], int], str]
+_COMMANDS: dict[str, _Command] = {
+    "run": (_define_run, _run, "run a pipeline: lmworks run --config=configs/sentiment.yaml"),
+    "runs": (_define_root, _runs, "list runs, or one run's stages: lmworks runs [NAME]"),
+    "predict": (_define_predict, _predict, "labels for texts: lmworks predict --servable=DIR --text='…'"),
+    "schema": (lambda values: None, _schema, "JSON schema of a config, for editors"),
+}
+
+
+if __name__ == "__main__":
+    entry()

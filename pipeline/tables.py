@@ -1,0 +1,85 @@
+"""Split tables in shards: how stages write rows, and how later stages stream them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmworks.tfx.artifacts import Artifact
+
+
+class ShardWriter:
+    """Streams batches into `Split-<split>/data-00000-of-0000N.<kind>`; memory does not grow with the rows.
+
+    Args:
+        folder: of the artifact.
+        split: its name.
+        schema: of the batches.
+        kind: parquet, or arrow (the IPC file format).
+        rows_per_shard: after so many rows the next shard begins.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        schema: pa.Schema,
+        kind: Literal["parquet", "arrow"],
+        rows_per_shard: int = 100_000,
+    ) -> None:
+        self.rows = 0
+        self._folder, self._schema, self._kind, self._rows_per_shard = folder / f"Split-{split}", schema, kind, rows_per_shard
+        self._folder.mkdir(parents=True)
+        self._drafts: list[Path] = []
+        self._writer: Any = None
+        self._in_shard = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends rows."""
+        if self._writer is None or self._in_shard >= self._rows_per_shard:
+            self._next()
+        self._writer.write_batch(batch)
+        self._in_shard += len(batch)
+        self.rows += len(batch)
+
+    def _next(self) -> None:
+        self._finish()
+        # How many shards there will be is known at the end; until then they have other names.
+        self._drafts.append(self._folder / f"draft-{len(self._drafts)}")
+        make = pq.ParquetWriter if self._kind == "parquet" else pa.ipc.new_file
+        self._writer = make(str(self._drafts[-1]), self._schema)
+        self._in_shard = 0
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self._drafts:
+            self._next()  # an empty split has a schema too
+        self._finish()
+        if kind is None:
+            for index, draft in enumerate(self._drafts):
+                draft.rename(self._folder / f"data-{index:05d}-of-{len(self._drafts):05d}.{self._kind}")
+
+
+def files_of(artifact: Artifact, split: str) -> list[Path]:
+    """The shards of a split, in order, as the manifest lists them."""
+    return [artifact.path / name for name in sorted(artifact.files) if name.startswith(f"Split-{split}/")]
+
+
+def read_batches(
+    artifact: Artifact, split: str, columns: Sequence[str] | None = None, batch_size: int = 8192
+) -> Iterator[pa.RecordBatch]:
+    """Streams the Parquet shards of a split."""
+    for path in files_of(artifact, split):
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size, columns=list(columns) if columns else None)
