@@ -102,7 +102,7 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
         "external": external,
         "outputs": list(component.outputs),
         "value": value,
-        "code": fingerprint.code(component.function.__module__, __name__),
+        "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch"),
         "versions": fingerprint.versions(),
         "started": started,
         "finished": time.time(),
@@ -162,4 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its own name, under which the code that an execution loaded is recorded.
+    from lmworks.tfx.launch import main as launch_main
+
+    sys.exit(launch_main())

@@ -1,0 +1,44 @@
+# Targets that set up what they need: Python 3.11 to 3.13, bash, make and a package index are enough.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help setup demo test test-slow test-peers check lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+setup: .venv/ready ## .venv with everything that is needed
+
+.venv/ready: pyproject.toml requirements.lock
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else "lmworks needs Python 3.11 to 3.13, and this is %d.%d; set PYTHON=" % v[:2])'
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## fine-tune, evaluate and export a sentiment classifier
+	$(BIN)/lmworks run --config=configs/sentiment.yaml
+	$(BIN)/lmworks predict --servable=runs/sentiment/export/servable --text='A triumph from the first minute to the last.'
+
+test: setup ## the tests, under 15 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-slow: setup ## kills and several processes
+	$(BIN)/python -m pytest -m slow
+
+test-peers: setup ## parity with PyTorch and transformers
+	@ls tests/peers/test_*.py >/dev/null 2>&1 && .venv-peers/bin/python -m pytest -m peers tests/peers || echo "test-peers: no parity tests yet"
+
+check: setup ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@mkdir -p build/types/lmworks && for folder in configs models tfx pipeline; do ln -sfn "$(CURDIR)/$$folder" build/types/lmworks/$$folder; done
+	MYPYPATH=build/types $(BIN)/mypy --namespace-packages -p lmworks.configs -p lmworks.models -p lmworks.tfx -p lmworks.pipeline
+
+lock: ## pin everything with hashes; needs uv
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+clean: ## remove what was built and run
+	rm -rf build runs .venv .venv-peers

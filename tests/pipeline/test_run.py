@@ -1,0 +1,171 @@
+"""The whole pipeline as a user meets it."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn import metrics as reference
+
+from lmworks.tfx.artifacts import manifest_of
+from lmworks.tfx.metadata import Metadata
+from tests.conftest import lmworks
+
+STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
+
+
+def record(root, run="tiny"):
+    return json.loads((root / run / "run.json").read_text())
+
+
+def statuses(root, run="tiny"):
+    return {name: stage["status"] for name, stage in record(root, run)["stages"].items()}
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    """The finished run's root, to be changed."""
+    return shutil.copytree(tiny.root, tmp_path / "runs", symlinks=True)
+
+
+def test_every_stage_is_made_and_linked(tiny):
+    assert statuses(tiny.root) == dict.fromkeys(STAGES, "made")
+    for link in ("ingest/examples", "ingest/statistics", "preprocess/sequences", "train/model", "train/logs",
+                 "evaluate/evaluation", "export/servable"):  # fmt: skip
+        assert (tiny.folder / link).is_symlink()
+        assert manifest_of(tiny.folder / link) is not None
+    assert len(tiny.stderr.splitlines()) < 40
+
+
+def test_metrics_equal_scikit_learn(tiny):
+    told = json.loads((tiny.folder / "evaluate/evaluation/metrics.json").read_text())
+    table = pq.read_table(tiny.folder / "evaluate/evaluation/predictions.parquet")
+    assert table.schema.names == ["id", "label", "prediction", "scores"]
+    label, prediction = table["label"].to_pylist(), table["prediction"].to_pylist()
+    scores = np.stack(table["scores"].to_numpy())
+    assert told["metrics"]["accuracy"]["value"] == pytest.approx(reference.accuracy_score(label, prediction))
+    assert told["metrics"]["f1_macro"]["value"] == pytest.approx(reference.f1_score(label, prediction, average="macro"))
+    assert told["metrics"]["log_loss"]["value"] == pytest.approx(reference.log_loss(label, scores.astype(float)), rel=1e-5)
+    assert sum(part["examples"] for part in told["slices"]) == told["examples"] == len(label)
+
+
+def test_model_opens_in_keras_hub_alone(tiny):
+    import keras_hub
+
+    model = keras_hub.models.TextClassifier.from_preset(str(tiny.folder / "train/model"))
+    scores = model.predict(["The film was great and the plot superb.", "The cast was dull and the ending awful."], verbose=0)
+    assert scores.argmax(1).tolist() == [1, 0]
+    assert model.backbone.dtype_policy.name == "float32"
+
+
+def test_tensorboard_files_hold_the_curves(tiny):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tiny.folder / "train/logs")).Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "validation/accuracy", "validation/confusion"} <= tags
+
+
+def test_predict_gives_one_json_line_per_text(tiny):
+    servable = tiny.folder / "export/servable"
+    done = lmworks("predict", f"--servable={servable}", stdin="The film was great.\nThe plot was dull.\n")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["label"] for line in lines] == ["positive", "negative"]
+    assert sum(lines[0]["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert lmworks("predict", f"--servable={tiny.root}", "--text=x").returncode == 1
+
+
+def test_second_run_is_all_hits(copy):
+    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}")
+    assert done.returncode == 0
+    assert statuses(copy) == dict.fromkeys(STAGES, "cached")
+    assert "nothing changed" in done.stderr
+
+
+def test_learning_rate_runs_train_and_later_stages_again(copy):
+    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}", "--set=train.learning_rate=1e-3", "--run=other")
+    assert done.returncode in (0, 3), done.stderr
+    again = {name: status for name, status in statuses(copy, "other").items() if status == "cached"}
+    assert set(again) == {"ingest", "preprocess"}
+    assert "changed: learning_rate" in record(copy, "other")["stages"]["train"]["why"]
+
+
+def test_deleted_folders_and_index_never_break_a_run(copy):
+    shutil.rmtree(copy / "store" / "evaluate")
+    shutil.rmtree(copy / "tiny")
+    for path in copy.glob("metadata.sqlite*"):
+        path.unlink()
+    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}")
+    assert done.returncode == 0, done.stderr
+    # The evaluation is made again, has the same content, and so the servable made from it still stands.
+    assert statuses(copy) == dict.fromkeys(STAGES, "cached") | {"evaluate": "made"}
+
+
+def test_unblessed_model_is_not_exported_and_says_why(copy):
+    limit = "--set=evaluate.thresholds.log_loss.max=0"
+    for expected in ("made", "cached"):
+        done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}", limit)
+        assert done.returncode == 3
+        assert "NOT blessed" in done.stderr
+        assert statuses(copy) == dict.fromkeys(STAGES, "cached") | {"evaluate": expected, "export": "skipped"}
+    assert not (copy / "tiny/export/servable").exists()
+
+
+def test_lineage(tiny):
+    metadata = Metadata(tiny.root)
+    servable = (tiny.folder / "export/servable").resolve().relative_to((tiny.root / "store").resolve()).as_posix()
+    kinds = {name.split("/")[0] for name in metadata.upstream(servable)}
+    assert kinds == {"ingest", "preprocess", "train", "evaluate"}
+    examples = (tiny.folder / "ingest/examples").resolve().relative_to((tiny.root / "store").resolve()).as_posix()
+    assert servable in metadata.downstream(examples)
+    metadata.close()
+
+
+def test_push_makes_the_next_version(copy, tmp_path):
+    target = tmp_path / "models"
+    (target / "tiny" / "6").mkdir(parents=True)
+    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}", f"--set=export.push_to={target}")
+    assert done.returncode == 0, done.stderr
+    assert (target / "tiny" / "7" / "saved_model.pb").exists()
+
+
+def test_runs_lists_and_shows(tiny):
+    listed = lmworks("runs", f"--root={tiny.root}")
+    assert re.search(r"^tiny +done +accuracy", listed.stdout)
+    shown = lmworks("runs", f"--root={tiny.root}", "tiny")
+    assert all(stage in shown.stdout for stage in STAGES)
+    assert lmworks("runs", f"--root={tiny.root}", "nope").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "--config"),
+        (["run", "--config=configs/none.yaml"], "No such file"),
+        (["run", "--config=configs/tiny.yaml", "--set=train.epoch=1", "--set=model.layers=x"], "2 errors"),
+        (["run", "--confg=x"], "confg"),
+        (["dance"], "unknown command"),
+        (["predict"], "--servable"),
+    ],
+)
+def test_bad_usage_is_exit_code_2_and_no_traceback(arguments, words):
+    done = lmworks(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_schema():
+    assert lmworks("--help").returncode == lmworks("run", "--help").returncode == 0
+    assert json.loads(lmworks("schema").stdout)["properties"]["train"]
+
+
+def test_a_preset_that_does_not_exist(tmp_path):
+    sets = ["--set=model={preset: ./nowhere}", "--set=preprocess={}"]
+    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={tmp_path}", *sets)
+    assert done.returncode == 1
+    assert "./nowhere: is no folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "store" / "preprocess").iterdir())

@@ -1,0 +1,86 @@
+"""The house stands as it is drawn: imports go down only, and every folder is packaged."""
+
+import ast
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("configs", "models", "tfx", "pipeline")
+FRAMEWORKS = {"tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "kfp", "torch"}
+
+
+def declared() -> dict[str, set[str]]:
+    found = {}
+    for node in ast.parse((ROOT / "BUILD").read_text()).body:
+        assert isinstance(node, ast.Expr)
+        assert isinstance(node.value, ast.Call)
+        arguments = {keyword.arg: keyword.value for keyword in node.value.keywords}
+        found[ast.literal_eval(arguments["name"])] = {name.removeprefix(":") for name in ast.literal_eval(arguments["deps"])}
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def real(folder: str) -> set[str]:
+    names = {name for path in (ROOT / folder).rglob("*.py") for name in imports(path)}
+    return {name.split(".")[1] for name in names if name.startswith("lmworks.")} - {folder}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_build_names_the_real_imports(folder):
+    assert real(folder) == declared()[folder]
+
+
+def test_no_import_goes_up():
+    allowed = {"configs": set(), "models": {"configs"}, "tfx": {"configs"}, "pipeline": {"configs", "models", "tfx"}}
+    assert declared() == allowed
+
+
+def test_engine_knows_no_stage():
+    stages = {path.name for path in (ROOT / "pipeline").iterdir() if (path / "component.py").exists()}
+    assert len(stages) == 5
+    words = {
+        node.value
+        for path in (ROOT / "tfx").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert not stages & words
+
+
+def test_every_source_folder_is_packaged():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for name in FOLDERS for path in (ROOT / name).rglob("*.py")}
+    assert {".".join(("lmworks", *folder.parts)) for folder in folders} == set(settings["packages"])
+    assert all((ROOT / name / "py.typed").exists() for name in FOLDERS)
+
+
+def test_tfx_is_no_package_of_that_name():
+    assert not (ROOT / "tfx" / "__init__.py").exists()
+
+
+def test_doors_and_command_import_no_framework():
+    doors = [f"lmworks.pipeline.{path.parent.name}.component" for path in ROOT.glob("pipeline/*/component.py")]
+    code = f"import sys, {', '.join(doors)}, lmworks.pipeline.main, lmworks.tfx.local; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert not loaded & FRAMEWORKS
+
+
+def test_help_answers_soon():
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "lmworks.pipeline.main", "--help"], capture_output=True, check=True)
+    assert time.monotonic() - began < 5  # under one on a quiet machine; this catches a heavy import only
