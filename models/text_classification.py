@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 LABELS = "labels.json"
 
 
-def build(settings: Model, preset: str | None, tokenizer: Tokenizer, classes: int, dtype: str = "float32") -> keras.Model:
+def build(
+    settings: Model, preset: str | None, tokenizer: Tokenizer, classes: int, dtype: str = "float32"
+) -> keras.Model:
     """Builds a classifier that takes token ids (no preprocessor) and gives logits.
 
     Args:

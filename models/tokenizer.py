@@ -75,7 +75,8 @@ class Tokenizer:
         first = self._pieces.tokenize(tf.convert_to_tensor(text, tf.string))
         rows = first.nrows()
         cls, sep = (
-            tf.RaggedTensor.from_tensor(tf.fill([rows, 1], index)) for index in (self._pieces.cls_id, self._pieces.sep_id)
+            tf.RaggedTensor.from_tensor(tf.fill([rows, 1], index))
+            for index in (self._pieces.cls_id, self._pieces.sep_id)
         )
         if text_b is None:
             first = first[:, : sequence_length - 2]

@@ -168,7 +168,9 @@ class WordPiece:
         import tokenizers
 
         pieces = {token: index for index, token in enumerate(self.vocabulary)}
-        model = tokenizers.models.WordPiece(pieces, unk_token=_SPECIAL["unknown"], max_input_chars_per_word=LONGEST_WORD)
+        model = tokenizers.models.WordPiece(
+            pieces, unk_token=_SPECIAL["unknown"], max_input_chars_per_word=LONGEST_WORD
+        )
         result = tokenizers.Tokenizer(model)
         result.normalizer = tokenizers.normalizers.BertNormalizer(
             clean_text=self.clean_text,
@@ -206,12 +208,16 @@ def train_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
     continuations = sorted({f"##{character}" for word in words for character in word[1:]})
     if len(special) + len(continuations) > vocabulary_size:
         needed = len(special) + len(continuations)
-        raise ValueError(f"the training texts' characters alone need vocabulary_size {needed:,}, and it is {vocabulary_size:,}")
+        raise ValueError(
+            f"the training texts' characters alone need vocabulary_size {needed:,}, and it is {vocabulary_size:,}"
+        )
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=vocabulary_size, special_tokens=[*special, *continuations], show_progress=False
     )
     rules.train_from_iterator(([word] * count for word, count in sorted(words.items())), trainer)
     found = rules.get_vocab()
     if len(found) < vocabulary_size:
-        raise ValueError(f"the training texts hold {len(found):,} word pieces; vocabulary_size {vocabulary_size:,} is too large")
+        raise ValueError(
+            f"the training texts hold {len(found):,} word pieces; vocabulary_size {vocabulary_size:,} is too large"
+        )
     return WordPiece(sorted(found, key=found.__getitem__), lowercase)

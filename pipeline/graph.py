@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lmworks.configs.schema import Config, EvaluateStage, ExportStage, IngestStage, PreprocessStage, Section, TrainStage
 from lmworks.pipeline.evaluate.component import evaluate
 from lmworks.pipeline.export.component import export
@@ -34,5 +36,5 @@ def graph(config: Config) -> list[Node]:
     return [examples, sequences, trained, evaluated, exported]
 
 
-def _keys(section: Section) -> dict[str, object]:
+def _keys(section: Section) -> dict[str, Any]:
     return {name: getattr(section, name) for name in type(section).model_fields}

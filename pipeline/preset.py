@@ -23,7 +23,11 @@ def local_preset(preset: Preset | None) -> str | None:
     looks_like_path = preset.startswith((".", "~", "/")) or "/" in preset
     if folder.exists() or looks_like_path:
         if not folder.is_dir():
-            raise UserError(f"model.preset: {preset}: is no folder; give a preset's folder, or a KerasHub name without '/'")
+            raise UserError(
+                f"model.preset: {preset}: is no folder; give a preset's folder, or a KerasHub name without '/'"
+            )
         if not (folder / "config.json").exists():
-            raise UserError(f"model.preset: {preset}: has no config.json; it is neither a KerasHub nor a Hugging Face folder")
+            raise UserError(
+                f"model.preset: {preset}: has no config.json; it is neither a KerasHub nor a Hugging Face folder"
+            )
     return preset

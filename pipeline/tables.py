@@ -32,7 +32,12 @@ class ShardWriter:
         rows_per_shard: int = 100_000,
     ) -> None:
         self.rows = 0
-        self._folder, self._schema, self._kind, self._rows_per_shard = folder / f"Split-{split}", schema, kind, rows_per_shard
+        self._folder, self._schema, self._kind, self._rows_per_shard = (
+            folder / f"Split-{split}",
+            schema,
+            kind,
+            rows_per_shard,
+        )
         self._folder.mkdir(parents=True)
         self._drafts: list[Path] = []
         self._writer: Any = None

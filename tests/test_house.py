@@ -20,7 +20,9 @@ def declared() -> dict[str, set[str]]:
         assert isinstance(node, ast.Expr)
         assert isinstance(node.value, ast.Call)
         arguments = {keyword.arg: keyword.value for keyword in node.value.keywords}
-        found[ast.literal_eval(arguments["name"])] = {name.removeprefix(":") for name in ast.literal_eval(arguments["deps"])}
+        found[ast.literal_eval(arguments["name"])] = {
+            name.removeprefix(":") for name in ast.literal_eval(arguments["deps"])
+        }
     return found
 
 
@@ -76,7 +78,9 @@ def test_tfx_is_no_package_of_that_name():
 def test_doors_and_command_import_no_framework():
     doors = [f"lmworks.pipeline.{path.parent.name}.component" for path in ROOT.glob("pipeline/*/component.py")]
     code = f"import sys, {', '.join(doors)}, lmworks.pipeline.main, lmworks.tfx.local; print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert not loaded & FRAMEWORKS
 
 

@@ -4,10 +4,10 @@ import csv
 import random
 import sys
 
-GOOD = "great lovely superb moving funny brilliant charming delightful".split()
-BAD = "dull awful boring clumsy tedious lifeless painful stale".split()
-THINGS = "film plot cast ending music dialogue story camera pacing humour".split()
-PLACES = "cinema festival television".split()
+GOOD = ["great", "lovely", "superb", "moving", "funny", "brilliant", "charming", "delightful"]
+BAD = ["dull", "awful", "boring", "clumsy", "tedious", "lifeless", "painful", "stale"]
+THINGS = ["film", "plot", "cast", "ending", "music", "dialogue", "story", "camera", "pacing", "humour"]
+PLACES = ["cinema", "festival", "television"]
 
 
 def rows(count: int = 600, seed: int = 0) -> list[dict[str, str]]:

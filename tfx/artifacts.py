@@ -10,12 +10,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from lmworks.configs.errors import UserError
 
 MANIFEST = "artifact.json"
 MANIFEST_VERSION = 1
+
+T = TypeVar("T", bound="Artifact")
 
 
 class Artifact:
@@ -116,7 +118,7 @@ def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> di
     return manifest
 
 
-def read(kind: type[Artifact], path: Path) -> Artifact:
+def read(kind: type[T], path: Path) -> T:
     """Opens a published artifact.
 
     Raises:

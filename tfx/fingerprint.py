@@ -45,7 +45,7 @@ def external(config: BaseModel, digest: Callable[[Path], str] = file_sha256) -> 
         config: of a stage.
         digest: of one local file; the runner passes a memoised one.
     """
-    named = getattr(config, "external", tuple)()
+    named: tuple[str, ...] = getattr(config, "external", tuple)()
     return {name: _digest_of(name, digest) for name in named}
 
 
@@ -138,7 +138,7 @@ def _current_digest(module: str) -> str:
     return _source_digest(spec.origin) if spec and spec.origin else "absent"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _source_digest(path: str) -> str:
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
@@ -152,7 +152,7 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _imports(path: str) -> tuple[str, ...]:
     names = []
     for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):

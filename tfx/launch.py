@@ -107,8 +107,8 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
         "started": started,
         "finished": time.time(),
     }
-    for name, artifact in outputs.items():
-        publish(artifact, name, execution)
+    for name, output in outputs.items():
+        publish(output, name, execution)
     _answer(component, outputs, value, asked)
     return value
 

@@ -63,7 +63,9 @@ def _columns(config: EvaluateStage, examples: Examples) -> list[str]:
         if name not in schema.names:
             near = difflib.get_close_matches(name, schema.names, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"evaluate.slices: {name}: the examples have no such column ({', '.join(schema.names)}){hint}")
+            raise UserError(
+                f"evaluate.slices: {name}: the examples have no such column ({', '.join(schema.names)}){hint}"
+            )
     wanted = [examples.properties["text"], examples.properties["text_b"], *config.slices]
     return list(dict.fromkeys(name for name in wanted if name))
 
@@ -72,5 +74,7 @@ def _summary(metrics: dict, blessed: bool, reasons: list[str]) -> str:
     told = []
     for name in ("accuracy", "f1_macro", "log_loss"):
         interval = metrics[name].get("ci95")
-        told.append(f"{name} {metrics[name]['value']:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
+        told.append(
+            f"{name} {metrics[name]['value']:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+        )
     return ", ".join(told) + (", blessed" if blessed else f", NOT blessed: {'; '.join(reasons)}")

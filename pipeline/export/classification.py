@@ -104,7 +104,12 @@ def prove(folder: Path, examples: Examples, sequences: Sequences, evaluation: Ev
         UserError: rows whose probabilities differ, by id.
     """
     split = evaluation.properties["split"]
-    task = {"saved_model": folder, "examples": examples.path, "sequences": sequences.path, "evaluation": evaluation.path}
+    task = {
+        "saved_model": folder,
+        "examples": examples.path,
+        "sequences": sequences.path,
+        "evaluation": evaluation.path,
+    }
     command = [sys.executable, "-m", "lmworks.pipeline.export.proof", split, *(str(path) for path in task.values())]
     answer = folder.with_name(f".proof-{uuid.uuid4().hex[:6]}.json")
     child = process.start([*command, str(answer)])

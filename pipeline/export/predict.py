@@ -37,8 +37,16 @@ def answer(servable: Path, texts: Sequence[str], texts_b: Sequence[str]) -> Iter
     served = tf.saved_model.load(str(folder)).signatures["serving_default"]
     pair = "text_b" in served.structured_input_signature[1]
     if texts and pair != bool(texts_b):
-        raise UserError(f"{servable}: {'takes pairs: give --text_b too' if pair else 'takes one text: --text_b is too much'}")
-    rows = _lines(sys.stdin, pair) if not texts else zip(texts, texts_b, strict=True) if pair else ((one,) for one in texts)
+        raise UserError(
+            f"{servable}: {'takes pairs: give --text_b too' if pair else 'takes one text: --text_b is too much'}"
+        )
+    rows = (
+        _lines(sys.stdin, pair)
+        if not texts
+        else zip(texts, texts_b, strict=True)
+        if pair
+        else ((one,) for one in texts)
+    )
     # A person at a terminal wants each answer at once.
     size = 1 if not texts and sys.stdin.isatty() else _BATCH
     while batch := list(itertools.islice(rows, size)):

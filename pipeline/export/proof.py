@@ -1,6 +1,6 @@
 """Proves a SavedModel in a process that knows nothing but the file: raw text must give the evaluated probabilities.
 
-    python -m lmworks.pipeline.export.proof SPLIT SAVED_MODEL EXAMPLES SEQUENCES EVALUATION ANSWER.json
+python -m lmworks.pipeline.export.proof SPLIT SAVED_MODEL EXAMPLES SEQUENCES EVALUATION ANSWER.json
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def compare(split: str, saved_model: Path, examples: Path, sequences: Path, eval
         "rows": len(order),
         "largest_difference": float(np.nan_to_num(difference, nan=1.0).max(initial=0.0)),
         "count": len(different),
-        "different": [{"id": ids[int(row)].as_py(), "difference": float(np.nan_to_num(difference[row], nan=1.0))} for row in worst],
+        "different": [
+            {"id": ids[int(row)].as_py(), "difference": float(np.nan_to_num(difference[row], nan=1.0))} for row in worst
+        ],
     }
 
 

@@ -21,7 +21,9 @@ from lmworks.tfx.progress import report
 
 SPLITS = ("train", "validation", "test")
 _REJECTS = pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.string()})
-_REPAIRS = pa.schema({"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()})
+_REPAIRS = pa.schema(
+    {"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()}
+)
 _BATCH = 8192
 _NO_CLASS = "label_rule: no class takes this value"
 
@@ -69,7 +71,11 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     first: dict[str, str] = {}
     with ExitStack() as stack:
         rejects = stack.enter_context(pq.ParquetWriter(examples.path / "rejects.parquet", _REJECTS))
-        repairs = stack.enter_context(pq.ParquetWriter(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
+        repairs = (
+            stack.enter_context(pq.ParquetWriter(examples.path / "repairs.parquet", _REPAIRS))
+            if config.repair
+            else None
+        )
         writers: dict[str, _Splitter] = {name: _Splitter(name, examples, stack) for name in SPLITS}
         for name, source in given.items():
             for row in read_rows(config, source, f"ingest.{name}"):
@@ -79,7 +85,9 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                     reason = str(left)
                     reasons[reason.partition(":")[0] if reason != _NO_CLASS else reason] += 1
                     first.setdefault(reason.partition(":")[0], f"{row.file}:{row.number}: {reason}")
-                    rejects.write_batch(pa.RecordBatch.from_pylist([{"file": row.file, "row": row.number, "reason": reason}], _REJECTS))
+                    rejects.write_batch(
+                        pa.RecordBatch.from_pylist([{"file": row.file, "row": row.number, "reason": reason}], _REJECTS)
+                    )
                     continue
                 if repairs is not None and changed:
                     repairs.write_batch(pa.RecordBatch.from_pylist(changed, _REPAIRS))
@@ -95,7 +103,11 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     rows = {name: tally.rows(name) for name in SPLITS}
     for name, count in rows.items():
         if not count:
-            fix = f"give ingest.{name}, more rows, or a larger ingest.splits.{name}" if name in carved else f"check ingest.{name}"
+            fix = (
+                f"give ingest.{name}, more rows, or a larger ingest.splits.{name}"
+                if name in carved
+                else f"check ingest.{name}"
+            )
             raise UserError(f"ingest: the split {name} is empty; {fix}")
     refused = reasons.total() - reasons[_NO_CLASS]
     examples.properties |= {
@@ -131,7 +143,9 @@ class _Splitter:
         if self._schema is None:
             names = dict.fromkeys(name for row in self._rows for name in row)
             self._schema = pa.schema({name: pa.string() for name in names})
-            self._writer = self._stack.enter_context(ShardWriter(self._examples.path, self._split, self._schema, "parquet"))
+            self._writer = self._stack.enter_context(
+                ShardWriter(self._examples.path, self._split, self._schema, "parquet")
+            )
         assert self._writer is not None
         self._writer.write(pa.RecordBatch.from_pylist(self._rows, self._schema))
         self._rows = []
@@ -200,9 +214,15 @@ def _judge(config: IngestStage, read: int, reasons: Counter[str], first: dict[st
     if not read:
         raise UserError("ingest: the sources hold no rows")
     if refused > config.max_rejects * read:
-        told = "; ".join(f"{count:,} × {first.get(reason, reason)}" for reason, count in sorted(counted.items(), key=lambda x: -x[1]))
+        told = "; ".join(
+            f"{count:,} × {first.get(reason, reason)}" for reason, count in sorted(counted.items(), key=lambda x: -x[1])
+        )
         encoding = any(reason.startswith("no ") and reason.endswith(" text") for reason in counted)
-        fix = "set the right ingest.encoding (latin-1, cp1252, utf-16 …)" if encoding else "mend them or raise ingest.max_rejects"
+        fix = (
+            "set the right ingest.encoding (latin-1, cp1252, utf-16 …)"
+            if encoding
+            else "mend them or raise ingest.max_rejects"
+        )
         raise UserError(
             f"ingest: {refused:,} of {read:,} rows refused, more than ingest.max_rejects {config.max_rejects:g}: {told}; {fix}"
         )
@@ -216,5 +236,7 @@ def _labels(config: IngestStage, tally: Tally) -> list[str]:
     strange = {name: sorted(set(tally.labels(name)) - seen) for name in ("validation", "test")}
     for name, labels in strange.items():
         if labels and not config.labels:
-            raise UserError(f"ingest: {name} holds labels that train does not: {', '.join(labels)}; add rows or set ingest.labels")
+            raise UserError(
+                f"ingest: {name} holds labels that train does not: {', '.join(labels)}; add rows or set ingest.labels"
+            )
     return list(config.labels) or sorted(seen)

@@ -74,7 +74,9 @@ def _files(source: Source, key: str) -> list[str]:
         else:
             matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         if not matches:
-            raise UserError(f"{key}: {path}: no such file{' (the glob matches nothing)' if glob.has_magic(path) else ''}")
+            raise UserError(
+                f"{key}: {path}: no such file{' (the glob matches nothing)' if glob.has_magic(path) else ''}"
+            )
         found += matches
     return found
 
@@ -108,7 +110,9 @@ def _read(file: str, kind: str, source: Source, encoding: str, config: IngestSta
     # A byte that is no text becomes a lone surrogate, so that the row, not the file, is refused.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     newline = "" if kind == "csv" else "\n"
-    with fsspec.open(file, "rt", encoding=encoding, errors="surrogateescape", newline=newline, compression="infer") as text:
+    with fsspec.open(
+        file, "rt", encoding=encoding, errors="surrogateescape", newline=newline, compression="infer"
+    ) as text:
         if kind in ("csv", "tsv"):
             yield from _read_separated(file, kind, source, text, config)
         elif kind == "jsonl":
@@ -136,7 +140,9 @@ def _read_separated(file: str, kind: str, source: Source, text: Any, config: Ing
         except StopIteration:
             return
         except csv.Error as error:
-            raise UserError(f"{file}:{rows.line_num}: no valid {kind}: {error}; check its quotes, or set ingest.format") from error
+            raise UserError(
+                f"{file}:{rows.line_num}: no valid {kind}: {error}; check its quotes, or set ingest.format"
+            ) from error
         if not values:
             continue  # an empty line is no row (RFC 4180 has none; editors add them)
         if len(values) != len(columns):
@@ -175,4 +181,6 @@ def _check_columns(file: str, columns: list[str], config: IngestStage) -> None:
         if name is not None and name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{file}: has no column {name!r} (ingest.{key}); it has: {', '.join(columns) or 'none'}{hint}")
+            raise UserError(
+                f"{file}: has no column {name!r} (ingest.{key}); it has: {', '.join(columns) or 'none'}{hint}"
+            )

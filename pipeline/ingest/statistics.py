@@ -52,14 +52,21 @@ class Tally:
         quantiles = {name: float(np.quantile(lengths, q)) for name, q in (("median", 0.5), ("p95", 0.95))}
         return {
             "rows": len(ids),
-            "characters": {"min": int(lengths.min()), "mean": float(lengths.mean()), **quantiles, "max": int(lengths.max())},
+            "characters": {
+                "min": int(lengths.min()),
+                "mean": float(lengths.mean()),
+                **quantiles,
+                "max": int(lengths.max()),
+            },
             "labels": dict(sorted(self._labels[split].items())),
             "exact_duplicates": len(ids) - len(np.unique(ids)),
         }
 
     def leakage(self, split: str, other: str) -> int:
         """Distinct texts that stand in both splits."""
-        return len(np.intersect1d(np.frombuffer(self._ids[split], np.uint64), np.frombuffer(self._ids[other], np.uint64)))
+        return len(
+            np.intersect1d(np.frombuffer(self._ids[split], np.uint64), np.frombuffer(self._ids[other], np.uint64))
+        )
 
 
 def write_statistics(folder: Path, tally: Tally, labels: list[str], refused: dict[str, int]) -> None:
@@ -72,11 +79,10 @@ def write_statistics(folder: Path, tally: Tally, labels: list[str], refused: dic
 
 
 def _page(splits: dict[str, Any], labels: list[str], leakage: dict[str, int], refused: dict[str, int]) -> str:
-    rows = [
-        [name, f"{one['rows']:,}", *(f"{one['characters'][key]:,.0f}" for key in ("min", "median", "mean", "p95", "max"))]
-        + [f"{one['exact_duplicates']:,}"]
-        for name, one in splits.items()
-    ]
+    rows = []
+    for name, one in splits.items():
+        lengths = (f"{one['characters'][key]:,.0f}" for key in ("min", "median", "mean", "p95", "max"))
+        rows.append([name, f"{one['rows']:,}", *lengths, f"{one['exact_duplicates']:,}"])
     balance = []
     for label in labels:
         shares = {name: one["labels"].get(label, 0) / one["rows"] for name, one in splits.items()}

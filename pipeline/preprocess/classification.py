@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +59,9 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
                     done += len(batch)
                     report(done, total, "rows")
             if not kept[split]:
-                raise UserError(f"preprocess: no row of {split} is left; see deduplicate, decontaminate and the length bounds")
+                raise UserError(
+                    f"preprocess: no row of {split} is left; see deduplicate, decontaminate and the length bounds"
+                )
     sequences.properties |= {
         "sequence_length": config.sequence_length,
         "labels": examples.properties["labels"],
@@ -70,7 +73,7 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
 
 
 def tokenize(
-    batch: pa.RecordBatch, rows: np.ndarray, tokenizer: Tokenizer, config: PreprocessStage, columns: dict[str, object]
+    batch: pa.RecordBatch, rows: np.ndarray, tokenizer: Tokenizer, config: PreprocessStage, columns: dict[str, Any]
 ) -> pa.RecordBatch:
     """Token ids of one batch of examples: no state, so any number of workers may share the work.
 
@@ -88,7 +91,7 @@ def tokenize(
         sequence_length=config.sequence_length,
     )
     offsets = ids.row_splits.numpy()
-    number = {name: index for index, name in enumerate(columns["labels"])}  # type: ignore[call-overload]
+    number = {name: index for index, name in enumerate(columns["labels"])}
     labels = [number[name] for name in batch.column(label).to_pylist()]
     return pa.RecordBatch.from_arrays(
         [
@@ -131,6 +134,11 @@ def _dropped(batch: pa.RecordBatch, split: str, rows: np.ndarray, verdict: np.nd
     reasons = [REASONS[int(one)] for one in verdict[dropped]]
     ids = batch.column("id").filter(pa.array(dropped))
     return pa.RecordBatch.from_arrays(
-        [ids, pa.array([split] * len(reasons), pa.string()), pa.array(rows[dropped], pa.int64()), pa.array(reasons, pa.string())],
+        [
+            ids,
+            pa.array([split] * len(reasons), pa.string()),
+            pa.array(rows[dropped], pa.int64()),
+            pa.array(reasons, pa.string()),
+        ],
         schema=_EXCLUDED,
     )

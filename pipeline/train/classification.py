@@ -139,7 +139,9 @@ class Trainer:
         tf.summary.scalar("train/examples_per_second", facts["examples/s"], step)
         tf.summary.scalar("train/tokens_per_second", self._tokens / seconds, step)
         if not math.isfinite(loss):
-            raise UserError(f"train: the loss is {loss} at step {step}; lower train.learning_rate or use precision float32")
+            raise UserError(
+                f"train: the loss is {loss} at step {step}; lower train.learning_rate or use precision float32"
+            )
         for total in self._sums:
             total.assign(0.0)
         self._examples = self._tokens = self._steps = 0
@@ -184,7 +186,9 @@ def _decays(variable: Any) -> bool:
 
 def _scale(gradient: Any, factor: tf.Tensor) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values * tf.cast(factor, gradient.dtype), gradient.indices, gradient.dense_shape)
+        return tf.IndexedSlices(
+            gradient.values * tf.cast(factor, gradient.dtype), gradient.indices, gradient.dense_shape
+        )
     return gradient * tf.cast(factor, gradient.dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 
@@ -21,7 +22,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak: float, steps: int, warmup_ratio: float, shape: str) -> None:
         self.peak, self.steps, self.warmup_ratio, self.shape = peak, steps, warmup_ratio, shape
 
-    def __call__(self, step: object) -> object:
+    def __call__(self, step: Any) -> Any:
         """Learning rate of the step that follows `step` finished ones."""
         ops = keras.ops
         step = ops.cast(step, "float32")

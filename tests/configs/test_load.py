@@ -40,7 +40,9 @@ def test_each_error_names_path_value_and_fix(changes, expected):
 def test_all_errors_come_at_once():
     message = errors_of(train={"epoch": 1, "seed": -1}, evalute={})
     assert "3 errors" in message
-    assert all(path in message for path in ("train.epoch:", "train.seed: -1", "evalute: unknown key; did you mean evaluate?"))
+    assert all(
+        path in message for path in ("train.epoch:", "train.seed: -1", "evalute: unknown key; did you mean evaluate?")
+    )
 
 
 def test_a_preset_object_is_judged_as_an_object_only():

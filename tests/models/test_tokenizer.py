@@ -12,7 +12,9 @@ from lmworks.models.tokenizer import Tokenizer, open_tokenizer
 from lmworks.models.wordpiece import WordPiece, train_wordpiece
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-TEXTS = [f"the quick brown fox {word} jumps over été straße 中文 {number}" for number in range(50) for word in ("ran", "sat")]
+TEXTS = [
+    f"the quick brown fox {word} jumps over été straße 中文 {number}" for number in range(50) for word in ("ran", "sat")
+]
 ADVERSARIAL = [
     "", " ", "\t\n\r", "straße ﬁne ﬂow …", "한글 가각", "𝒜𝔅ℂ mathematical", "é é", "ΑΣ ΣΑΣ ς", "İstanbul ı", "中文字hello",
     "a\u200bb \u200d\u00ad \ufeffc", "x" * 100, "x" * 101, "é" * 100, "é" * 101, "\ufffd \x00 \x07", "👩‍👩‍👧 🇩🇪", "don't $5 a+b=c ~`^|",
@@ -26,7 +28,9 @@ def pieces() -> WordPiece:
 
 
 def assert_equal(pieces, texts):
-    expected = [found.ids for found in pieces.reference(special_tokens=False).encode_batch(texts, add_special_tokens=False)]
+    expected = [
+        found.ids for found in pieces.reference(special_tokens=False).encode_batch(texts, add_special_tokens=False)
+    ]
     assert pieces.tokenize(tf.constant(texts)).to_list() == expected
 
 
@@ -37,7 +41,9 @@ def test_adversarial_text_equals_the_reference(pieces, lowercase, strip_accents)
 
 
 # Assigned before Unicode 9: the reference's tables are not newer (see the module's docstring).
-CHARACTERS = st.characters(max_codepoint=0x58F, exclude_categories=["Cs"]) | st.sampled_from("ΣςßİıǅﬁΩ한中字🙂\u0301\u200b…“”")
+CHARACTERS = st.characters(max_codepoint=0x58F, exclude_categories=["Cs"]) | st.sampled_from(
+    "ΣςßİıǅﬁΩ한中字🙂\u0301\u200b…“”"
+)
 
 
 @settings(max_examples=150, deadline=None)

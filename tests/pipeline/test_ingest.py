@@ -30,7 +30,9 @@ def run(tmp_path, **settings):
 
 
 def table(examples, split):
-    return pa.concat_tables([pq.read_table(examples.path / name) for name in examples.files if f"Split-{split}/" in name])
+    return pa.concat_tables(
+        [pq.read_table(examples.path / name) for name in examples.files if f"Split-{split}/" in name]
+    )
 
 
 def ids(examples):
@@ -130,7 +132,9 @@ def test_bad_input_gets_one_clear_error(tmp_path):
         assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize(("path", "words"), [("none.csv", "no such file"), (".", "is a directory"), ("*.csv", "the glob matches")])
+@pytest.mark.parametrize(
+    ("path", "words"), [("none.csv", "no such file"), (".", "is a directory"), ("*.csv", "the glob matches")]
+)
 def test_missing_files(tmp_path, path, words):
     with pytest.raises(UserError, match=words):
         run(tmp_path, train=str(tmp_path / path))

@@ -47,7 +47,9 @@ def test_metrics_equal_scikit_learn(tiny):
     scores = np.stack(table["scores"].to_numpy())
     assert told["metrics"]["accuracy"]["value"] == pytest.approx(reference.accuracy_score(label, prediction))
     assert told["metrics"]["f1_macro"]["value"] == pytest.approx(reference.f1_score(label, prediction, average="macro"))
-    assert told["metrics"]["log_loss"]["value"] == pytest.approx(reference.log_loss(label, scores.astype(float)), rel=1e-5)
+    assert told["metrics"]["log_loss"]["value"] == pytest.approx(
+        reference.log_loss(label, scores.astype(float)), rel=1e-5
+    )
     assert sum(part["examples"] for part in told["slices"]) == told["examples"] == len(label)
 
 
@@ -55,7 +57,9 @@ def test_model_opens_in_keras_hub_alone(tiny):
     import keras_hub
 
     model = keras_hub.models.TextClassifier.from_preset(str(tiny.folder / "train/model"))
-    scores = model.predict(["The film was great and the plot superb.", "The cast was dull and the ending awful."], verbose=0)
+    scores = model.predict(
+        ["The film was great and the plot superb.", "The cast was dull and the ending awful."], verbose=0
+    )
     assert scores.argmax(1).tolist() == [1, 0]
     assert model.backbone.dtype_policy.name == "float32"
 
@@ -65,7 +69,13 @@ def test_tensorboard_files_hold_the_curves(tiny):
 
     events = EventAccumulator(str(tiny.folder / "train/logs")).Reload()
     tags = set(events.Tags()["tensors"])
-    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "validation/accuracy", "validation/confusion"} <= tags
+    assert {
+        "train/loss",
+        "train/learning_rate",
+        "train/gradient_norm",
+        "validation/accuracy",
+        "validation/confusion",
+    } <= tags
 
 
 def test_predict_gives_one_json_line_per_text(tiny):
@@ -85,7 +95,9 @@ def test_second_run_is_all_hits(copy):
 
 
 def test_learning_rate_runs_train_and_later_stages_again(copy):
-    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}", "--set=train.learning_rate=1e-3", "--run=other")
+    done = lmworks(
+        "run", "--config=configs/tiny.yaml", f"--root={copy}", "--set=train.learning_rate=1e-3", "--run=other"
+    )
     assert done.returncode in (0, 3), done.stderr
     again = {name: status for name, status in statuses(copy, "other").items() if status == "cached"}
     assert set(again) == {"ingest", "preprocess"}
