@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,6 +62,13 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     except UserError as error:
         print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        if values.verbosity > 0:
+            raise
+        return FAILED
+    except (OSError, sqlite3.OperationalError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
+        told = "the disk is full; free some space and run the same command again" if full else str(error)
+        print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
         if values.verbosity > 0:
             raise
         return FAILED

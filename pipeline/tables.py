@@ -84,7 +84,21 @@ def files_of(artifact: Artifact, split: str) -> list[Path]:
 def read_batches(
     artifact: Artifact, split: str, columns: Sequence[str] | None = None, batch_size: int = 8192
 ) -> Iterator[pa.RecordBatch]:
-    """Streams the Parquet shards of a split."""
+    """Streams the shards of a split, of either kind.
+
+    Args:
+        artifact: an input.
+        split: its name.
+        columns: those to read, in this order; all when not given.
+        batch_size: rows of a Parquet batch; Arrow batches are as they were written.
+    """
     for path in files_of(artifact, split):
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size, columns=list(columns) if columns else None)
+        if path.suffix == ".arrow":
+            with pa.memory_map(str(path)) as source:
+                shard = pa.ipc.open_file(source)
+                for index in range(shard.num_record_batches):
+                    batch = shard.get_batch(index)
+                    yield batch.select(list(columns)) if columns else batch
+        else:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_size, columns=list(columns) if columns else None)

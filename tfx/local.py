@@ -85,7 +85,9 @@ class LocalRunner:
                 self._write(results, "running")
             status = "done"
         finally:
-            self._write(results, status)
+            # Where the disk is full this fails too, and must not hide why the run failed.
+            with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+                self._write(results, status)
             metadata.close()
         return list(results.values())
 

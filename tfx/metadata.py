@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import sqlite3
@@ -28,17 +29,22 @@ class Metadata:
         self.store = root / "store"
         path = root / "metadata.sqlite"
         root.mkdir(parents=True, exist_ok=True)
-        try:
+        # One at a time: two that make a fresh database at once would find it locked.
+        with (root / "metadata.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             fresh = not path.exists()
-            self._open(path)
-        except sqlite3.DatabaseError:
-            # An index that cannot be read is made anew from the store, which is the truth.
-            for damaged in root.glob("metadata.sqlite*"):
-                damaged.unlink()
-            fresh = True
-            self._open(path)
-        if fresh:
-            self.rebuild()
+            try:
+                self._open(path)
+            except sqlite3.OperationalError:  # a full disk, say: no reason to throw the index away
+                raise
+            except sqlite3.DatabaseError:
+                # An index that cannot be read is made anew from the store, which is the truth.
+                for damaged in root.glob("metadata.sqlite*"):
+                    damaged.unlink()
+                fresh = True
+                self._open(path)
+            if fresh:
+                self.rebuild()
 
     def _open(self, path: Path) -> None:
         self._database = sqlite3.connect(path, timeout=60, isolation_level=None)

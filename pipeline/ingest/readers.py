@@ -8,8 +8,9 @@ import glob
 import itertools
 import json
 import lzma
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lmworks.tfx.packages import fetch
 
 EXTENSIONS = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "txt": "text"}
 _COMPRESSIONS = ("gz", "bz2", "xz")
+_DIRECTORY = "{key}: {path}: is a directory; name a file, or a glob such as {folder}/*.csv"
 
 
 class Row(NamedTuple):
@@ -45,12 +47,17 @@ def read_rows(config: IngestStage, source: Source, key: str) -> Iterator[Row]:
     """
     for file in _files(source, key):
         kind = source.format or config.format or _by_extension(file, key)
+        encoding = source.encoding or config.encoding
         try:
-            yield from _read(file, kind, source, source.encoding or config.encoding, config)
+            yield from _read(file, kind, source, encoding, config)
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise UserError(f"{key}: {file}: the compressed file is truncated or damaged ({error})") from error
+        except UnicodeError as error:  # of encodings that cannot go on after a wrong byte, such as utf-16
+            raise UserError(f"{key}: {file}: is no {encoding} text ({error}); set the right ingest.encoding") from error
         except LookupError as error:
             raise UserError(f"{key}: {file}: {error}") from error
+        except FileNotFoundError as error:
+            raise UserError(f"{key}: {file}: no such file") from error
         except OSError as error:
             raise UserError(f"{key}: {file}: cannot be read: {error.strerror or error}") from error
 
@@ -62,23 +69,33 @@ def _files(source: Source, key: str) -> list[str]:
     found = []
     for path in source.path:
         if "://" in path:
-            import fsspec
-
-            try:
-                system, inside = fsspec.core.url_to_fs(path)
-                matches = [system.unstrip_protocol(name) for name in sorted(system.glob(inside))]
-            except (OSError, ValueError, ImportError) as error:
-                raise UserError(f"{key}: {path}: cannot be reached: {error}") from error
+            matches = _at_url(path, key)
         elif Path(path).is_dir():
-            raise UserError(f"{key}: {path}: is a directory; name a file, or a glob such as {path.rstrip('/')}/*.csv")
+            raise UserError(_DIRECTORY.format(key=key, path=path, folder=path.rstrip("/")))
+        elif Path(path).exists():
+            matches = [path]
         else:
-            matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
+            matches = [name for name in sorted(glob.glob(path, recursive=True)) if not Path(name).is_dir()]
         if not matches:
             raise UserError(
                 f"{key}: {path}: no such file{' (the glob matches nothing)' if glob.has_magic(path) else ''}"
             )
         found += matches
     return found
+
+
+def _at_url(url: str, key: str) -> list[str]:
+    import fsspec
+
+    try:
+        system, inside = fsspec.core.url_to_fs(url)
+        if "*" in inside:  # no other magic: a `?` begins the query of an http URL
+            return [system.unstrip_protocol(name) for name in sorted(system.glob(inside)) if not system.isdir(name)]
+        if system.isdir(inside):
+            raise UserError(_DIRECTORY.format(key=key, path=url, folder=url.rstrip("/")))
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{key}: {url}: cannot be reached: {error}") from error
+    return [url]
 
 
 def _by_extension(file: str, key: str) -> str:
@@ -93,19 +110,8 @@ def _read(file: str, kind: str, source: Source, encoding: str, config: IngestSta
     import fsspec
 
     if kind == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         with fsspec.open(file, "rb") as binary:
-            try:
-                table = pq.ParquetFile(binary)
-            except pa.ArrowInvalid as error:
-                raise UserError(f"{file}: is no Parquet file ({error})") from error
-            _check_columns(file, table.schema_arrow.names, config)
-            numbers = itertools.count(1)
-            for batch in table.iter_batches(8192):
-                for values in batch.to_pylist():
-                    yield Row(file, next(numbers), values)
+            yield from _read_parquet(file, binary, config)
         return
     # A byte that is no text becomes a lone surrogate, so that the row, not the file, is refused.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -116,71 +122,122 @@ def _read(file: str, kind: str, source: Source, encoding: str, config: IngestSta
         if kind in ("csv", "tsv"):
             yield from _read_separated(file, kind, source, text, config)
         elif kind == "jsonl":
-            yield from _read_json(file, text, encoding)
+            yield from _read_json(file, text, encoding, config)
         else:
+            _check_columns(file, [config.text], config)
             for number, line in enumerate(text, 1):
                 yield _checked(file, number, {config.text: line.rstrip("\r\n")}, encoding)
 
 
+def _read_parquet(file: str, binary: Any, config: IngestStage) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = itertools.count(1)
+    try:
+        table = pq.ParquetFile(binary)
+        _check_columns(file, table.schema_arrow.names, config)
+        for batch in table.iter_batches(8192):
+            # As bytes: writers put bytes into string columns that are no text, and those rows are refused one by one.
+            text = (pa.types.is_string, pa.types.is_large_string)
+            types = [
+                pa.large_binary() if any(test(field.type) for test in text) else field.type for field in batch.schema
+            ]
+            for values in batch.cast(pa.schema(zip(batch.schema.names, types, strict=True))).to_pylist():
+                yield _checked(file, next(numbers), values, "utf-8")
+    except pa.ArrowException as error:
+        raise UserError(f"{file}: is no Parquet file that can be read ({error})") from error
+
+
 def _read_separated(file: str, kind: str, source: Source, text: Any, config: IngestStage) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)
-    if kind == "csv":
-        rows = csv.reader(text, strict=True)
-    else:
-        rows = csv.reader((line.rstrip("\r\n") for line in text), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    columns = list(source.columns)
-    if source.header:
-        header = next(rows, [])
-        columns = columns or header
+    rows = _csv_lines(file, text) if kind == "csv" else _tsv_lines(text)
+    header = next(rows, (0, []))[1] if source.header else []
+    columns = list(source.columns) or header
     _check_columns(file, columns, config)
     encoding = source.encoding or config.encoding
+    for number, values in rows:
+        if len(values) != len(columns):
+            yield Row(file, number, None, f"{len(values)} fields where the header has {len(columns)}")
+        else:
+            yield _checked(file, number, dict(zip(columns, values, strict=True)), encoding)
+
+
+def _csv_lines(file: str, text: Any) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader(text, strict=True)
     while True:
+        began = rows.line_num + 1
         try:
             values = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            raise UserError(
-                f"{file}:{rows.line_num}: no valid {kind}: {error}; check its quotes, or set ingest.format"
-            ) from error
-        if not values:
-            continue  # an empty line is no row (RFC 4180 has none; editors add them)
-        if len(values) != len(columns):
-            yield Row(file, rows.line_num, None, f"{len(values)} fields where the header has {len(columns)}")
-        else:
-            yield _checked(file, rows.line_num, dict(zip(columns, values, strict=True)), encoding)
+            # After a quote that is never closed nothing can be told from its text, so the file is refused, not the row.
+            raise UserError(f"{file}:{began}: no valid csv: {error}; check its quotes, or set ingest.format") from error
+        if values:  # an empty line is no row (RFC 4180 has none; editors add them)
+            yield rows.line_num, values
 
 
-def _read_json(file: str, text: Any, encoding: str) -> Iterator[Row]:
+def _tsv_lines(text: Any) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text, 1):
+        if content := line.rstrip("\r\n"):
+            yield number, content.split("\t")
+
+
+def _read_json(file: str, text: Any, encoding: str, config: IngestStage) -> Iterator[Row]:
     for number, line in enumerate(text, 1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Row(file, number, None, f"no JSON: {error}")
             continue
-        if isinstance(values, dict):
-            yield _checked(file, number, values, encoding)
-        else:
+        if not isinstance(values, dict):
             yield Row(file, number, None, "no JSON object")
+        elif lack := _lack(values, config):
+            yield Row(file, number, None, f"missing column: {lack}")
+        else:
+            yield _checked(file, number, values, encoding)
 
 
 def _checked(file: str, number: int, values: dict[str, Any], encoding: str) -> Row:
+    """The row with its values as text, numbers or None; refused where a byte is no text."""
+    plain = {name: value if type(value) is str else _plain(value) for name, value in values.items()}
     try:
-        for value in values.values():
-            if isinstance(value, str):
-                value.encode()
+        "".join(part for part in (*plain, *plain.values()) if isinstance(part, str)).encode()
     except UnicodeEncodeError:
         return Row(file, number, None, f"no {encoding.removesuffix('-sig')} text")
-    return Row(file, number, values)
+    return Row(file, number, plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, float) and math.isnan(value):  # how pandas writes a missing value
+        return None
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
 
 
 def _check_columns(file: str, columns: list[str], config: IngestStage) -> None:
+    """Refuses a file whose columns are unreadable, ambiguous or lack one that the config names."""
+    if any("\ud800" <= character <= "\udfff" for name in columns for character in name):
+        raise UserError(f"{file}: its column names are no {config.encoding} text; set the right ingest.encoding")
+    if twice := [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]:
+        raise UserError(f"{file}: has more than one column {', '.join(map(repr, twice))}; rename all but one")
+    if lack := _lack(columns, config):
+        raise UserError(f"{file}: has {lack}")
+
+
+def _lack(columns: Collection[str], config: IngestStage) -> str | None:
+    """The first missing column that the config names, those that there are, and the nearest."""
     for key, name in (("text", config.text), ("text_b", config.text_b), ("label", config.label)):
         if name is not None and name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(
-                f"{file}: has no column {name!r} (ingest.{key}); it has: {', '.join(columns) or 'none'}{hint}"
-            )
+            return f"no column {name!r} (ingest.{key}); it has: {', '.join(columns) or 'none'}{hint}"
+        if name == "id":
+            return f"a column 'id' (ingest.{key}), a name that examples need for their own; rename it"
+    return None

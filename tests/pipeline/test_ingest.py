@@ -1,5 +1,7 @@
+import datetime
 import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -138,3 +140,94 @@ def test_bad_input_gets_one_clear_error(tmp_path):
 def test_missing_files(tmp_path, path, words):
     with pytest.raises(UserError, match=words):
         run(tmp_path, train=str(tmp_path / path))
+
+
+def rejects(examples):
+    return [(row["row"], row["reason"]) for row in pq.read_table(examples.path / "rejects.parquet").to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"text": "a", "label": "a", "\\ud800": 1}',
+        '{"text": "a", "label": "a", "more": ["\\ud800"]}',
+        "[" * 100_000,
+        '{"text": "a", "label": NaN}',
+        '{"text": "a", "lable": "a"}',
+        '{"text": "a"',
+        "[1]",
+    ],
+)
+def test_a_bad_line_of_json_is_one_reject(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + line + "\n")
+    examples, _ = run(tmp_path, train=str(path))
+    assert [row for row, _ in rejects(examples)] == [201]
+
+
+def test_parquet_bytes_that_are_no_text_and_nan_labels_are_rejects(tmp_path):
+    good = pa.array([row["text"].encode() for row in ROWS] + [b"caf\xe9", b"nan label"])
+    # As other writers do it: a column declared a string whose bytes were never checked.
+    texts = pa.Array.from_buffers(pa.string(), len(good), good.buffers())
+    labels = pa.array([float(index % 2) for index in range(200)] + [1.0, float("nan")])
+    nested = pa.array([[datetime.date(2020, 1, 1)]] * 202)
+    pq.write_table(pa.table({"text": texts, "label": labels, "dates": nested}), tmp_path / "a.parquet")
+    examples, _ = run(tmp_path, train=str(tmp_path / "a.parquet"))
+    assert rejects(examples) == [(201, "no utf-8 text"), (202, "missing label: column label")]
+    assert examples.properties["labels"] == ["0", "1"]
+    assert set(table(examples, "train")["dates"].to_pylist()) == {'["2020-01-01"]'}
+
+
+def test_tsv_knows_neither_quotes_nor_carriage_returns(tmp_path):
+    path = tmp_path / "a.tsv"
+    extra = ['"open', "a\rb", "nul\0"]
+    path.write_bytes("".join(f"{text}\t{label}\n" for text, label in [("text", "label"), *zip(extra, "aba", strict=True)])
+                     .encode() + "".join(f"{row['text']}\t{row['label']}\r\n" for row in ROWS).encode())  # fmt: skip
+    examples, _ = run(tmp_path, train=str(path))
+    assert {example_id(text) for text in extra} < set().union(*ids(examples).values())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_no_part_of_the_first_column(tmp_path, encoding):
+    path = tmp_path / "a.csv"
+    path.write_text(csv_of(ROWS), encoding=encoding)
+    examples, _ = run(tmp_path, train=str(path), encoding=encoding.removesuffix("-sig"))
+    assert table(examples, "train").column_names == ["id", "text", "label"]
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_globs_skip_folders(tmp_path, prefix):
+    (tmp_path / "part-0").mkdir()
+    for number in (1, 2):
+        (tmp_path / f"part-{number}.csv").write_text(csv_of(ROWS[number - 1 :: 2]))
+    examples, _ = run(tmp_path, train={"path": f"{prefix}{tmp_path}/part-*"})
+    assert sum(examples.properties["splits"].values()) == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "words"),
+    [
+        ("a.csv", csv_of(ROWS), {"encoding": "utf-16"}, ["is no utf-16 text", "ingest.encoding"]),
+        ("a.csv", csv_of(ROWS), {"encoding": "klingon"}, ["unknown encoding: klingon"]),
+        ("a.csv", "text,label,café\n".encode("latin-1"), {}, ["column names are no utf-8 text", "ingest.encoding"]),
+        ("a.csv", "text,text,label\n", {}, ["more than one column 'text'"]),
+        ("a.csv", "id,label\n", {"text": "id"}, ["a column 'id' (ingest.text)", "rename it"]),
+        ("a.csv", csv_of(ROWS) + '"open,a\n' + csv_of(ROWS), {}, ["a.csv:202: no valid csv"]),
+        ("a.txt", "some text\n", {}, ["no column 'label' (ingest.label); it has: text"]),
+        ("a.jsonl", '{"text": "a", "lable": "b"}\n', {}, ["no column 'label'", "did you mean lable?"]),
+        ("a.csv.gz", csv_of(ROWS), {}, ["Not a gzipped file"]),
+        ("a.csv.xz", lzma.compress(csv_of(ROWS).encode())[:-40], {}, ["truncated"]),
+    ],
+)
+def test_files_that_cannot_be_read_get_one_clear_error(tmp_path, name, content, settings, words):
+    message = bad(tmp_path, content, name, **settings)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none.csv", "no such file"), ("", "is a directory"), ("*.csv", "the glob")]
+)
+def test_missing_urls(tmp_path, name, words):
+    with pytest.raises(UserError, match=words):
+        run(tmp_path, train=f"file://{tmp_path}/{name}")
