@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
 from lmworks.pipeline.ingest.readers import Row, read_rows
+from lmworks.pipeline.ingest.splits import example_id, split_of
 from lmworks.pipeline.ingest.statistics import Tally, write_statistics
 from lmworks.pipeline.tables import ShardWriter
 from lmworks.tfx.artifacts import Examples, Statistics
@@ -32,32 +33,6 @@ class _Left(Exception):
     """A row that is left out, with the reason."""
 
 
-def example_id(*texts: str) -> str:
-    """64-bit hash of the texts, 16 hex digits (BLAKE2b, RFC 7693); lengths go in, so that `ab, c` is not `a, bc`."""
-    digest = hashlib.blake2b(digest_size=8)
-    for text in texts:
-        encoded = text.encode()
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
-
-
-def split_of(identity: str, carved: dict[str, float]) -> str:
-    """The split of a row of `ingest.train`, a pure function of its id.
-
-    Args:
-        identity: the example's id.
-        carved: shares of the splits that are carved from train, in any order.
-    """
-    position = int(identity, 16) / 2**64
-    start = 0.0
-    for name in ("test", "validation"):
-        if name in carved:
-            if start <= position < start + carved[name]:
-                return name
-            start += carved[name]
-    return "train"
-
-
 def write_examples(config: IngestStage, examples: Examples, statistics: Statistics) -> None:
     """Reads every source and writes all splits, rejects and statistics.
 
@@ -70,13 +45,19 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
     with ExitStack() as stack:
-        rejects = stack.enter_context(pq.ParquetWriter(examples.path / "rejects.parquet", _REJECTS))
-        repairs = (
-            stack.enter_context(pq.ParquetWriter(examples.path / "repairs.parquet", _REPAIRS))
-            if config.repair
-            else None
-        )
-        writers: dict[str, _Splitter] = {name: _Splitter(name, examples, stack) for name in SPLITS}
+
+        def beside(name: str, schema: pa.Schema) -> _Table:
+            path = examples.path / name
+            return _Table(lambda schema: stack.enter_context(pq.ParquetWriter(path, schema)).write_batch, schema)
+
+        def shards(split: str) -> _Table:
+            return _Table(
+                lambda schema: stack.enter_context(ShardWriter(examples.path, split, schema, "parquet")).write
+            )
+
+        tables = {name: shards(name) for name in SPLITS}
+        rejects = beside("rejects.parquet", _REJECTS)
+        repairs = beside("repairs.parquet", _REPAIRS) if config.repair else None
         for name, source in given.items():
             for row in read_rows(config, source, f"ingest.{name}"):
                 try:
@@ -85,19 +66,19 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                     reason = str(left)
                     reasons[reason.partition(":")[0] if reason != _NO_CLASS else reason] += 1
                     first.setdefault(reason.partition(":")[0], f"{row.file}:{row.number}: {reason}")
-                    rejects.write_batch(
-                        pa.RecordBatch.from_pylist([{"file": row.file, "row": row.number, "reason": reason}], _REJECTS)
-                    )
+                    rejects.add({"file": row.file, "row": row.number, "reason": reason})
                     continue
-                if repairs is not None and changed:
-                    repairs.write_batch(pa.RecordBatch.from_pylist(changed, _REPAIRS))
+                for change in changed:
+                    assert repairs is not None
+                    repairs.add(change)
                 split = split_of(values["id"], carved) if name == "train" else name
-                writers[split].add(values)
+                tables[split].add(values)
                 tally.add(split, values["id"], values[config.label], [values[column] for column in _texts(config)])
                 report(tally.total, None, "rows")
-        for writer in writers.values():
-            writer.flush()
-    read = tally.total + reasons.total()
+        for table in (*tables.values(), rejects, repairs):
+            if table is not None:
+                table.flush()
+    read = tally.total + reasons.total() - reasons[_NO_CLASS]
     _judge(config, read, reasons, first)
     labels = _labels(config, tally)
     rows = {name: tally.rows(name) for name in SPLITS}
@@ -123,14 +104,18 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     write_statistics(statistics.path, tally, labels, dict(reasons))
 
 
-class _Splitter:
-    """Collects rows of a split into batches; the first batch fixes the columns and their types."""
+class _Table:
+    """Collects rows into batches, so that a Parquet row group is never one row: many of those take time and memory.
 
-    def __init__(self, split: str, examples: Examples, stack: ExitStack) -> None:
-        self._split, self._examples, self._stack = split, examples, stack
+    Args:
+        make: opens the table and returns what writes a batch to it.
+        schema: its columns; else the first batch fixes them, all strings, and no row opens no table.
+    """
+
+    def __init__(self, make: Callable[[pa.Schema], Callable[[pa.RecordBatch], None]], schema: pa.Schema = None) -> None:
+        self._make, self._schema = make, schema
+        self._write = make(schema) if schema else None
         self._rows: list[dict[str, Any]] = []
-        self._writer: ShardWriter | None = None
-        self._schema: pa.Schema | None = None
 
     def add(self, values: dict[str, Any]) -> None:
         self._rows.append(values)
@@ -140,14 +125,11 @@ class _Splitter:
     def flush(self) -> None:
         if not self._rows:
             return
-        if self._schema is None:
+        if self._write is None:
             names = dict.fromkeys(name for row in self._rows for name in row)
             self._schema = pa.schema({name: pa.string() for name in names})
-            self._writer = self._stack.enter_context(
-                ShardWriter(self._examples.path, self._split, self._schema, "parquet")
-            )
-        assert self._writer is not None
-        self._writer.write(pa.RecordBatch.from_pylist(self._rows, self._schema))
+            self._write = self._make(self._schema)
+        self._write(pa.RecordBatch.from_pylist(self._rows, self._schema))
         self._rows = []
 
 
@@ -162,17 +144,15 @@ def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, A
     values = {("source_id" if name == "id" else name): _as_text(value) for name, value in row.values.items()}
     changed = []
     for name in _texts(config):
-        if name not in values:
-            raise _Left(f"missing column: {name}")
-        if not (values[name] or "").strip():
-            raise _Left(f"empty text: column {name}")
+        before = values[name] or ""
         if config.repair:
             import ftfy
 
-            repaired = ftfy.fix_text(values[name])
-            if repaired != values[name]:
-                changed.append({"file": row.file, "row": row.number, "column": name, "before": values[name]})
-                values[name] = repaired
+            values[name] = ftfy.fix_text(before)
+            if values[name] != before:
+                changed.append({"file": row.file, "row": row.number, "column": name, "before": before})
+        if not (values[name] or "").strip():
+            raise _Left(f"empty text: column {name}")
     values[config.label] = _label(config, source, values.get(config.label))
     identity = example_id(*(str(values[name]) for name in _texts(config)))
     return {"id": identity, **values}, [{"id": identity, **one} for one in changed]
@@ -183,8 +163,8 @@ def _as_text(value: Any) -> str | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, bool | dict | list):
-        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return json.dumps(value)
     return str(value)
 
 
@@ -211,7 +191,7 @@ def _judge(config: IngestStage, read: int, reasons: Counter[str], first: dict[st
     """Refuses a source with too many refused rows."""
     counted = {reason: count for reason, count in reasons.items() if reason != _NO_CLASS}
     refused = sum(counted.values())
-    if not read:
+    if not read and not reasons[_NO_CLASS]:
         raise UserError("ingest: the sources hold no rows")
     if refused > config.max_rejects * read:
         told = "; ".join(

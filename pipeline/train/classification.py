@@ -20,6 +20,7 @@ from lmworks.pipeline.evaluate.figures import confusion_png
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.preset import local_preset
 from lmworks.pipeline.sequences import Batch, SequenceTable, shuffled_batches
+from lmworks.pipeline.train.fast_adamw import FastAdamW
 from lmworks.pipeline.train.schedule import WarmupDecay
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.progress import report
@@ -84,12 +85,18 @@ class Trainer:
     def __init__(self, config: TrainStage, classifier: keras.Model, steps: int, precision: str) -> None:
         self.classifier = classifier
         self.smoothing = config.label_smoothing
-        self.clip_norm = config.clip_norm
         self.schedule = WarmupDecay(config.learning_rate, steps, config.warmup_ratio, config.schedule)
-        optimizer = keras.optimizers.AdamW(self.schedule, weight_decay=config.weight_decay, epsilon=1e-8)
+        optimizer = FastAdamW(
+            self.schedule,
+            weight_decay=config.weight_decay,
+            epsilon=1e-8,
+            global_clipnorm=config.clip_norm,
+            track_gradient_norm=True,
+        )
         plain = [one for one in classifier.trainable_variables if not _decays(one)]
         if plain:
             optimizer.exclude_from_weight_decay(var_list=plain)
+        self._adamw = optimizer
         self.optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
         self.optimizer.build(classifier.trainable_variables)
         # Running sums since the last log, on the device: loss, gradient norm.
@@ -114,15 +121,9 @@ class Trainer:
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        norm = tf.linalg.global_norm(gradients)
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            norm /= self.optimizer.dynamic_scale
-        if self.clip_norm is not None:
-            factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
-            gradients = [_scale(gradient, factor) for gradient in gradients]
         self.optimizer.apply(gradients, variables)
         self._sums[0].assign_add(loss)
-        self._sums[1].assign_add(norm)
+        self._sums[1].assign_add(self._adamw.gradient_norm)
 
     def log(self, step: int) -> dict[str, float]:
         """Writes the means since the last call to TensorBoard.
@@ -182,14 +183,6 @@ class Best:
 def _decays(variable: Any) -> bool:
     """Weight decay is for matrices: biases and norms' scales have one dimension or are named so."""
     return len(variable.shape) > 1 and not any(part in variable.path for part in ("bias", "norm"))
-
-
-def _scale(gradient: Any, factor: tf.Tensor) -> Any:
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(
-            gradient.values * tf.cast(factor, gradient.dtype), gradient.indices, gradient.dense_shape
-        )
-    return gradient * tf.cast(factor, gradient.dtype)
 
 
 def _check_length(classifier: keras.Model, sequence_length: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import IngestStage
 from lmworks.pipeline.ingest.component import ingest
-from lmworks.pipeline.ingest.examples import example_id, split_of
+from lmworks.pipeline.ingest.splits import example_id, split_of
 from lmworks.tfx.artifacts import Examples, Statistics, publish, read
 
 ROWS = [{"text": f"text number {index}", "label": "ab"[index % 2]} for index in range(200)]
@@ -231,3 +231,26 @@ def test_files_that_cannot_be_read_get_one_clear_error(tmp_path, name, content, 
 def test_missing_urls(tmp_path, name, words):
     with pytest.raises(UserError, match=words):
         run(tmp_path, train=f"file://{tmp_path}/{name}")
+
+
+def test_rows_without_a_class_do_not_thin_the_rejects(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "".join(f"text {n},{n % 3 - 1}\n" for n in range(300)) + "some text,none\n" * 4)
+    rule = {"bad": {"below": -0.5}, "good": {"above": 0.5}}
+    with pytest.raises(UserError, match="4 of 204 rows refused"):
+        run(tmp_path, train={"path": str(path), "label_rule": rule}, max_rejects=0.015)
+
+
+def test_a_text_that_repair_leaves_empty_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(csv_of(ROWS) + "\x01,a\n")
+    examples, _ = run(tmp_path, train=str(path), repair=True)
+    assert rejects(examples) == [(202, "empty text: column text")]
+    assert pq.read_table(examples.path / "repairs.parquet").num_rows == 0
+
+
+def test_rejects_are_written_in_batches(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(csv_of(ROWS) + "x\n" * 100)
+    examples, _ = run(tmp_path, train=str(path), max_rejects=0.5)
+    assert pq.ParquetFile(examples.path / "rejects.parquet").metadata.num_row_groups == 1
