@@ -103,11 +103,16 @@ def _python_version() -> str:
     return ".".join(map(str, sys.version_info[:2]))
 
 
-def code(*modules: str) -> dict[str, str]:
+def code(*modules: str, started: float) -> dict[str, str]:
     """Digests of the project's modules that these modules have loaded, directly or not, without `configs`.
 
     An import inside a function counts once the module is loaded. So the answer is the same in a process of the stage's own
     and in one that has run other stages.
+
+    Args:
+        *modules: where to begin.
+        started: seconds since the epoch when the process began to work; a file changed later is not what was loaded, and
+            gets a digest that nothing equals.
     """
     found: dict[str, str] = {}
     waiting = list(modules)
@@ -118,7 +123,7 @@ def code(*modules: str) -> dict[str, str]:
         path = getattr(sys.modules[module], "__file__", None)
         if path is None:
             continue
-        found[module] = _source_digest(path)
+        found[module] = _source_digest(path) if Path(path).stat().st_mtime <= started else "changed while it ran"
         parents = module.split(".")
         waiting += [".".join(parents[:count]) for count in range(2, len(parents))]
         waiting += _imports(path)

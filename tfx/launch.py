@@ -102,7 +102,7 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
         "external": external,
         "outputs": list(component.outputs),
         "value": value,
-        "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch"),
+        "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch", started=started),
         "versions": fingerprint.versions(),
         "started": started,
         "finished": time.time(),
