@@ -14,6 +14,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
 from lmworks.models.backend import choose_precision
+from lmworks.models.fused_encoder import fused_encoders
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.evaluate.classification import confusion, measure
 from lmworks.pipeline.evaluate.figures import confusion_png
@@ -84,6 +85,7 @@ class Trainer:
 
     def __init__(self, config: TrainStage, classifier: keras.Model, steps: int, precision: str) -> None:
         self.classifier = classifier
+        self._seed = config.seed
         self.smoothing = config.label_smoothing
         self.schedule = WarmupDecay(config.learning_rate, steps, config.warmup_ratio, config.schedule)
         optimizer = FastAdamW(
@@ -114,7 +116,8 @@ class Trainer:
     @tf.function(reduce_retracing=True)
     def _compiled(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> None:
         variables = self.classifier.trainable_variables
-        with tf.GradientTape() as tape:
+        seed = self._seed + tf.cast(self._adamw.iterations, tf.int32)
+        with fused_encoders(self.classifier, seed), tf.GradientTape() as tape:
             logits = tf.cast(self.classifier(inputs, training=True), tf.float32)
             classes = logits.shape[-1]
             targets = tf.one_hot(labels, classes) * (1.0 - self.smoothing) + self.smoothing / classes
