@@ -12,6 +12,7 @@ import argparse
 import errno
 import importlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -25,6 +26,9 @@ from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, process, progress
 from lmworks.tfx.artifacts import manifest_of, publish, read, write_json
 from lmworks.tfx.component import Component
+
+_BEGAN = time.time()
+"""Nothing that this process has loaded is older than this."""
 
 _MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 """Where Kubeflow and Vertex mount a bucket inside a container."""
@@ -102,7 +106,7 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
         "external": external,
         "outputs": list(component.outputs),
         "value": value,
-        "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch", started=started),
+        "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch", started=_BEGAN),
         "versions": fingerprint.versions(),
         "started": started,
         "finished": time.time(),
@@ -148,11 +152,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process.die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m lmworks.tfx.launch", description="Runs one component.")
     parser.add_argument("--component", required=True, help="MODULE:FUNCTION")
-    parser.add_argument("--executor_input", required=True, help="Kubeflow's JSON ({{$}})")
-    parser.add_argument("--context", default="{}", help="what the local runner knows already, as JSON")
+    parser.add_argument("--executor_input", required=True, help="Kubeflow's JSON ({{$}}), or fd:N where it comes later")
     flags = parser.parse_args(arguments)
     try:
-        execute(load_component(flags.component), json.loads(flags.executor_input), json.loads(flags.context))
+        component = load_component(flags.component)
+        if flags.executor_input.startswith("fd:"):
+            warm_up = getattr(sys.modules[component.function.__module__], "warm_up", None)
+            if warm_up is not None:
+                warm_up()
+            work = process.wait_for_work(int(flags.executor_input.removeprefix("fd:")))
+            if work is None:  # the runner found that there is none
+                return 0
+            text, (progress_pipe, _lock) = work
+            os.environ[progress.ENVIRONMENT] = str(progress_pipe)
+            execute(component, *json.loads(text))
+        else:
+            execute(component, json.loads(flags.executor_input))
     except Exception as error:  # the last line of a process: said in one line, whole in the log
         traceback.print_exc()
         progress.send({"error": explain(error)})

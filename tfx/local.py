@@ -59,6 +59,8 @@ class LocalRunner:
         self.folder = self.root / run
         self.record = record
         self.screen = Screen()
+        self._next: dict[str, Node] = {}
+        self._waiting: dict[str, tuple[process.Waiting, Path]] = {}
 
     def execute(self, nodes: Sequence[Node]) -> list[Result]:
         """Runs the nodes in order.
@@ -70,6 +72,7 @@ class LocalRunner:
         self.folder.mkdir(parents=True, exist_ok=True)
         metadata = Metadata(self.root)
         results: dict[str, Result] = {}
+        self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
         self._write(results, "running")
         status = "failed"
         try:
@@ -85,6 +88,7 @@ class LocalRunner:
                 self._write(results, "running")
             status = "done"
         finally:
+            self._end_waiting()
             # Where the disk is full this fails too, and must not hide why the run failed.
             with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
                 self._write(results, status)
@@ -206,36 +210,52 @@ class LocalRunner:
         except Exception as error:
             raise StageError(f"{node.name}: {launch.explain(error)}") from error
 
+    def _start(self, node: Node) -> None:
+        """Starts a stage's process ahead of its work, so that its imports overlap with the stage before."""
+        folder = self.folder / node.name
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / f".log-{os.getpid()}"
+        command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
+        with log.open("wb") as chatter:
+            child = process.Waiting(
+                [*command, "--executor_input="], stdin=subprocess.DEVNULL, stdout=chatter, stderr=chatter
+            )
+        self._waiting[node.name] = (child, log)
+
+    def _end_waiting(self) -> None:
+        for child, log in self._waiting.values():
+            child.end()
+            log.unlink(missing_ok=True)
+        self._waiting.clear()
+
     def _spawn(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any], log: Path, lock: int) -> None:
         read_end, write_end = os.pipe()
-        command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
-        command += [f"--executor_input={json.dumps(executor_input)}", f"--context={json.dumps(context)}"]
+        work = json.dumps([executor_input, context])
+        while True:
+            if node.name not in self._waiting:
+                self._start(node)
+            waiting, early_log = self._waiting.pop(node.name)
+            given = waiting.give(work, [write_end, lock])
+            early_log.replace(log)
+            if given:
+                break
+            waiting.end()
+        os.close(write_end)
         said = ""
-        with log.open("wb") as chatter:
-            child = process.start(
-                command,
-                pass_fds=[write_end, lock],
-                env={progress.ENVIRONMENT: str(write_end)},
-                stdin=subprocess.DEVNULL,
-                stdout=chatter,
-                stderr=chatter,
-            )
-            os.close(write_end)
-            try:
-                with os.fdopen(read_end, encoding="utf-8", errors="replace") as events:
-                    for line in events:
-                        event = json.loads(line)
-                        if "error" in event:
-                            said = event["error"]
-                        else:
-                            self.screen.progress(node.name, event)
-                code = child.wait()
-            except BaseException:
-                child.kill()
-                child.wait()
-                raise
-            finally:
-                self.screen.clear()
+        try:
+            if self._next.get(node.name):
+                self._start(self._next[node.name])
+            with os.fdopen(read_end, encoding="utf-8", errors="replace") as events:
+                for line in events:
+                    event = json.loads(line)
+                    if "error" in event:
+                        said = event["error"]
+                    else:
+                        self.screen.progress(node.name, event)
+            code = waiting.child.wait()
+        finally:
+            waiting.end()
+            self.screen.clear()
         if code:
             if self.verbose:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])

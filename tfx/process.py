@@ -1,9 +1,10 @@
-"""Processes that die with the one that started them."""
+"""Processes that die with the one that started them, and that may be given their work later."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -36,3 +37,42 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="die-with-parent", daemon=True).start()
+
+
+class Waiting:
+    """A process that was started before its work is known.
+
+    Args:
+        command: to which `fd:N` is added, where the process finds its work by `wait_for_work`.
+        **options: of `subprocess.Popen`.
+    """
+
+    def __init__(self, command: Sequence[str], **options: Any) -> None:
+        self._mine, theirs = socket.socketpair()
+        with theirs:
+            self.child = start([*command[:-1], f"{command[-1]}fd:{theirs.fileno()}"], [theirs.fileno()], **options)
+
+    def give(self, work: str, descriptors: Sequence[int]) -> bool:
+        """Hands over the work with open files; False when the process is gone."""
+        try:
+            socket.send_fds(self._mine, [b"\n"], descriptors)
+            self._mine.sendall(work.encode())
+            self._mine.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return self.child.poll() is None
+
+    def end(self) -> None:
+        """Kills the process."""
+        self.child.kill()
+        self.child.wait()
+        self._mine.close()
+
+
+def wait_for_work(descriptor: int) -> tuple[str, list[int]] | None:
+    """Blocks until the starter calls `Waiting.give`: the work and the files, or None when it went away."""
+    with socket.socket(fileno=descriptor) as source:
+        first, descriptors, _, _ = socket.recv_fds(source, 1, 8)
+        if not first:
+            return None
+        return b"".join(iter(lambda: source.recv(1 << 16), b"")).decode(), descriptors

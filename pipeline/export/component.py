@@ -7,6 +7,14 @@ from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servab
 from lmworks.tfx.component import Input, Output, component
 
 
+def warm_up() -> None:
+    """The slow imports; the local runner has them done while the stage before still works."""
+    from lmworks.models.backend import use_backend
+
+    use_backend("tensorflow")
+    import lmworks.pipeline.export.classification  # noqa: F401
+
+
 @component
 def export(
     config: ExportStage,
@@ -17,9 +25,7 @@ def export(
     servable: Output[Servable],
 ) -> None:
     """Writes a servable of a blessed model, and proves in a fresh process that it gives the evaluated predictions."""
-    from lmworks.models.backend import use_backend
-
-    use_backend("tensorflow")
+    warm_up()
     from lmworks.pipeline.export.classification import write_servable
 
     write_servable(config, examples, sequences, model, evaluation, servable)
