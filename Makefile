@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-peers check lock clean
+.PHONY: help setup demo test test-slow test-peers check bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -36,6 +36,18 @@ check: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	@mkdir -p build/types/lmworks && for folder in configs models tfx pipeline; do ln -sfn "$(CURDIR)/$$folder" build/types/lmworks/$$folder; done
 	MYPYPATH=build/types $(BIN)/mypy --namespace-packages -p lmworks.configs -p lmworks.models -p lmworks.tfx -p lmworks.pipeline
+
+.venv-peers/ready: .venv/ready tests/benchmarks/requirements.txt
+	"$(PYTHON)" -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	.venv-peers/bin/python -m pip install --quiet -r tests/benchmarks/requirements.txt
+	.venv-peers/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as ratios; needs a quiet machine
+	.venv-peers/bin/python tests/benchmarks/finetune.py
+	.venv-peers/bin/lmworks run --config=configs/sentiment.yaml
+	.venv-peers/bin/python tests/benchmarks/serve.py
 
 lock: ## pin everything with hashes; needs uv
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock

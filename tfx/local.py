@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx import fingerprint, launch, process, progress
+from lmworks.tfx import fingerprint, launch, process
 from lmworks.tfx.artifacts import manifest_of, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import Metadata
