@@ -11,12 +11,18 @@ help: ## this list
 
 setup: .venv/ready ## .venv with everything that is needed
 
+# A virtual environment with lmworks as locked, and what the second argument names beside it.
+define install
+	"$(PYTHON)" -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(if $(2),$(1)/bin/python -m pip install --quiet $(2))
+	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+endef
+
 .venv/ready: pyproject.toml requirements.lock
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else "lmworks needs Python 3.11 to 3.13, and this is %d.%d; set PYTHON=" % v[:2])'
-	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+	$(call install,.venv)
 
 demo: setup ## fine-tune, evaluate and export a sentiment classifier
 	$(BIN)/lmworks run --config=configs/sentiment.yaml
@@ -38,11 +44,7 @@ check: setup ## ruff and mypy
 	MYPYPATH=build/types $(BIN)/mypy --namespace-packages -p lmworks.configs -p lmworks.models -p lmworks.tfx -p lmworks.pipeline
 
 .venv-peers/ready: .venv/ready tests/benchmarks/requirements.txt
-	"$(PYTHON)" -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --require-hashes -r requirements.lock
-	.venv-peers/bin/python -m pip install --quiet -r tests/benchmarks/requirements.txt
-	.venv-peers/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+	$(call install,.venv-peers,-r tests/benchmarks/requirements.txt)
 
 bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as ratios; needs a quiet machine
 	.venv-peers/bin/python tests/benchmarks/finetune.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,19 +32,21 @@ class _Fused:
                 outputs = function(*inputs)
             return tape.gradient(outputs, real, output_gradients=upstream if len(upstream) > 1 else upstream[0])
 
-        self._forward = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
-        self._backward = tf.function(backward, jit_compile=True, autograph=False, reduce_retracing=True)
+        compiled = tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
+        compiled_backward = tf.function(backward, jit_compile=True, autograph=False, reduce_retracing=True)
 
-    def __call__(self, *inputs: tf.Tensor) -> Any:
         @tf.custom_gradient
         def run(*inputs: tf.Tensor) -> Any:
             def grad(*upstream: tf.Tensor) -> list[tf.Tensor | None]:
-                found = iter(self._backward(list(upstream), list(inputs)))
+                found = iter(compiled_backward(list(upstream), list(inputs)))
                 return [next(found) if one.dtype.is_floating else None for one in inputs]
 
-            return self._forward(*inputs), grad
+            return compiled(*inputs), grad
 
-        return run(*inputs)
+        self._run = run
+
+    def __call__(self, *inputs: tf.Tensor) -> Any:
+        return self._run(*inputs)
 
 
 def _dropped(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
@@ -129,12 +132,12 @@ def _encode(
     attention, rate = layer._self_attention_layer, float(layer.dropout)
     projections = attention._query_dense, attention._key_dense, attention._value_dense
 
-    def product(x: tf.Tensor, kernel: Any) -> tf.Tensor:
+    def product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.matmul(x, tf.cast(tf.reshape(kernel, [x.shape[-1], -1]), dtype))
 
-    def join(x: tf.Tensor, bias: Any, residual: tf.Tensor, norm: keras.layers.LayerNormalization) -> tf.Tensor:
-        fused = _join(rate, float(norm.epsilon))
-        return fused(x, _whole(bias), residual, _whole(norm.gamma), _whole(norm.beta), seed())
+    def join(x: tf.Tensor, dense: Any, residual: tf.Tensor, norm: keras.layers.LayerNormalization) -> tf.Tensor:
+        x, fused = product(x, _whole(dense.kernel)), _join(rate, float(norm.epsilon))
+        return fused(x, _whole(dense.bias), residual, _whole(norm.gamma), _whole(norm.beta), seed())
 
     rows = tf.reshape(x, [-1, width])
     kernel = tf.concat([tf.reshape(_whole(one.kernel), [width, -1]) for one in projections], axis=1)
@@ -143,11 +146,10 @@ def _encode(
     queries, keys, values = _split_heads(layer.num_heads)(together, bias)
     weights = _weigh(rate)(tf.matmul(queries, keys, transpose_b=True), mask, seed())
     context = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, width])
-    output = attention._output_dense
-    rows = join(product(context, _whole(output.kernel)), output.bias, rows, layer._self_attention_layer_norm)
-    wide, narrow = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
+    rows = join(context, attention._output_dense, rows, layer._self_attention_layer_norm)
+    wide = layer._feedforward_intermediate_dense
     hidden = _activate(layer.activation)(product(rows, _whole(wide.kernel)), _whole(wide.bias))
-    rows = join(product(hidden, _whole(narrow.kernel)), narrow.bias, rows, layer._feedforward_layer_norm)
+    rows = join(hidden, layer._feedforward_output_dense, rows, layer._feedforward_layer_norm)
     return tf.reshape(rows, [batch, length, width])
 
 
@@ -181,7 +183,7 @@ def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
     encoders = [layer for layer in layers if _can_fuse(layer)]
     inside = {id(part) for encoder in encoders for part in encoder._flatten_layers(include_self=False)}
     dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout and id(layer) not in inside]
-    sites = iter(range(1 << 30))
+    sites = itertools.count()
 
     def next_seed() -> tf.Tensor:
         # Two odd constants keep the seeds of steps and of places apart; overflow wraps, which is meant.

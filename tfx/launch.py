@@ -28,7 +28,7 @@ from lmworks.tfx.artifacts import manifest_of, publish, read, write_json
 from lmworks.tfx.component import Component
 
 _BEGAN = time.time()
-"""Nothing that this process has loaded is older than this."""
+"""A source file changed after this need not be the code that ran, however long the process then waited for its work."""
 
 _MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 """Where Kubeflow and Vertex mount a bucket inside a container."""
@@ -157,13 +157,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         component = load_component(flags.component)
         if flags.executor_input.startswith("fd:"):
-            warm_up = getattr(sys.modules[component.function.__module__], "warm_up", None)
-            if warm_up is not None:
-                warm_up()
+            getattr(sys.modules[component.function.__module__], "load", lambda: None)()
             work = process.wait_for_work(int(flags.executor_input.removeprefix("fd:")))
             if work is None:  # the runner found that there is none
                 return 0
-            text, (progress_pipe, _lock) = work
+            text, (progress_pipe, _lock) = work  # the lock is held by being open until this process ends
             os.environ[progress.ENVIRONMENT] = str(progress_pipe)
             execute(component, *json.loads(text))
         else:

@@ -60,7 +60,8 @@ class LocalRunner:
         self.record = record
         self.screen = Screen()
         self._next: dict[str, Node] = {}
-        self._waiting: dict[str, tuple[process.Waiting, Path]] = {}
+        self._early: tuple[Node, process.Waiting, Path] | None = None
+        """A process that waits for its stage's turn, and its log."""
 
     def execute(self, nodes: Sequence[Node]) -> list[Result]:
         """Runs the nodes in order.
@@ -88,7 +89,7 @@ class LocalRunner:
                 self._write(results, "running")
             status = "done"
         finally:
-            self._end_waiting()
+            self._end_early()
             # Where the disk is full this fails too, and must not hide why the run failed.
             with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
                 self._write(results, status)
@@ -210,8 +211,8 @@ class LocalRunner:
         except Exception as error:
             raise StageError(f"{node.name}: {launch.explain(error)}") from error
 
-    def _start(self, node: Node) -> None:
-        """Starts a stage's process ahead of its work, so that its imports overlap with the stage before."""
+    def _start(self, node: Node) -> tuple[Node, process.Waiting, Path]:
+        """Starts a stage's process; where that is ahead of its work, its imports overlap with the stage before."""
         folder = self.folder / node.name
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f".log-{os.getpid()}"
@@ -220,42 +221,49 @@ class LocalRunner:
             child = process.Waiting(
                 [*command, "--executor_input="], stdin=subprocess.DEVNULL, stdout=chatter, stderr=chatter
             )
-        self._waiting[node.name] = (child, log)
+        return node, child, log
 
-    def _end_waiting(self) -> None:
-        for child, log in self._waiting.values():
+    def _end_early(self) -> None:
+        if self._early:
+            _, child, log = self._early
             child.end()
             log.unlink(missing_ok=True)
-        self._waiting.clear()
+            self._early = None
+
+    def _hand_over(self, node: Node, work: str, descriptors: Sequence[int], log: Path) -> process.Waiting:
+        """Gives the work to the process that was started early for it, or to a new one where there is none alive."""
+        if self._early and self._early[0] is not node:
+            self._end_early()
+        while True:
+            _, child, early_log = self._early or self._start(node)
+            self._early = None
+            given = child.give(work, descriptors)
+            early_log.replace(log)
+            if given:
+                return child
+            child.end()
 
     def _spawn(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any], log: Path, lock: int) -> None:
         read_end, write_end = os.pipe()
-        work = json.dumps([executor_input, context])
-        while True:
-            if node.name not in self._waiting:
-                self._start(node)
-            waiting, early_log = self._waiting.pop(node.name)
-            given = waiting.give(work, [write_end, lock])
-            early_log.replace(log)
-            if given:
-                break
-            waiting.end()
-        os.close(write_end)
-        said = ""
-        try:
-            if self._next.get(node.name):
-                self._start(self._next[node.name])
-            with os.fdopen(read_end, encoding="utf-8", errors="replace") as events:
+        with os.fdopen(read_end, encoding="utf-8", errors="replace") as events:
+            try:
+                child = self._hand_over(node, json.dumps([executor_input, context]), [write_end, lock], log)
+            finally:
+                os.close(write_end)
+            said = ""
+            try:
+                if node.name in self._next:
+                    self._early = self._start(self._next[node.name])
                 for line in events:
                     event = json.loads(line)
                     if "error" in event:
                         said = event["error"]
                     else:
                         self.screen.progress(node.name, event)
-            code = waiting.child.wait()
-        finally:
-            waiting.end()
-            self.screen.clear()
+                code = child.child.wait()
+            finally:
+                child.end()
+                self.screen.clear()
         if code:
             if self.verbose:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])

@@ -43,7 +43,7 @@ class Waiting:
     """A process that was started before its work is known.
 
     Args:
-        command: to which `fd:N` is added, where the process finds its work by `wait_for_work`.
+        command: whose last word gets `fd:N` appended, where the process finds its work by `wait_for_work`.
         **options: of `subprocess.Popen`.
     """
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lmworks.configs.schema import EvaluateStage
+from lmworks.models.backend import use_backend
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
 from lmworks.tfx.component import Input, Output, component
 
 
-def warm_up() -> None:
-    """The slow imports; the local runner has them done while the stage before still works."""
-    from lmworks.models.backend import use_backend
-
+def load() -> Callable[..., bool]:
+    """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    import lmworks.pipeline.evaluate.evaluation  # noqa: F401
+    from lmworks.pipeline.evaluate.evaluation import measure_model
+
+    return measure_model
 
 
 @component
@@ -24,7 +27,4 @@ def evaluate(
     evaluation: Output[Evaluation],
 ) -> bool:
     """Measures a model on a split it was not trained on, and says whether it is blessed."""
-    warm_up()
-    from lmworks.pipeline.evaluate.evaluation import measure_model
-
-    return measure_model(config, examples, sequences, model, evaluation)
+    return load()(config, examples, sequences, model, evaluation)

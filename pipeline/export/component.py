@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lmworks.configs.schema import ExportStage
+from lmworks.models.backend import use_backend
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
 from lmworks.tfx.component import Input, Output, component
 
 
-def warm_up() -> None:
-    """The slow imports; the local runner has them done while the stage before still works."""
-    from lmworks.models.backend import use_backend
-
+def load() -> Callable[..., None]:
+    """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    import lmworks.pipeline.export.classification  # noqa: F401
+    from lmworks.pipeline.export.classification import write_servable
+
+    return write_servable
 
 
 @component
@@ -25,7 +28,4 @@ def export(
     servable: Output[Servable],
 ) -> None:
     """Writes a servable of a blessed model, and proves in a fresh process that it gives the evaluated predictions."""
-    warm_up()
-    from lmworks.pipeline.export.classification import write_servable
-
-    write_servable(config, examples, sequences, model, evaluation, servable)
+    load()(config, examples, sequences, model, evaluation, servable)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lmworks.configs.errors import UserError
 
 _BATCH = 64
+
+
+def open_signature(saved_model: Path) -> Any:
+    """`serving_default` of a SavedModel that takes strings."""
+    import tensorflow as tf
+
+    importlib.import_module("tensorflow_text")  # registers the graph's ops
+    return tf.saved_model.load(str(saved_model)).signatures["serving_default"]
 
 
 def answer(servable: Path, texts: Sequence[str], texts_b: Sequence[str]) -> Iterator[str]:
@@ -32,9 +42,8 @@ def answer(servable: Path, texts: Sequence[str], texts_b: Sequence[str]) -> Iter
         raise UserError(f"--text_b is given {len(texts_b)} times and --text {len(texts)} times; they go in pairs")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401 (registers the ops of the graph)
 
-    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    served = open_signature(folder)
     pair = "text_b" in served.structured_input_signature[1]
     if texts and pair != bool(texts_b):
         raise UserError(

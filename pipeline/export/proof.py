@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
-import tensorflow_text  # noqa: F401 (registers the ops of the graph)
 
+from lmworks.pipeline.export.predict import open_signature
 from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.tfx import process
@@ -26,7 +26,7 @@ _BATCH = 64
 
 def compare(split: str, saved_model: Path, examples: Path, sequences: Path, evaluation: Path) -> dict[str, object]:
     """Largest difference of a probability over all evaluated rows, and the rows above the tolerance."""
-    served = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
+    served = open_signature(saved_model)
     source = read(Examples, examples)
     columns = [name for name in (source.properties["text"], source.properties["text_b"]) if name]
     table = SequenceTable(read(Sequences, sequences), split)

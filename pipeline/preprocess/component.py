@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lmworks.configs.schema import PreprocessStage
+from lmworks.models.backend import use_backend
 from lmworks.tfx.artifacts import Examples, Sequences
 from lmworks.tfx.component import Input, Output, component
 
 
-def warm_up() -> None:
-    """The slow imports; the local runner has them done while the stage before still works."""
-    from lmworks.models.backend import use_backend
-
+def load() -> Callable[..., None]:
+    """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    import lmworks.pipeline.preprocess.classification  # noqa: F401
+    from lmworks.pipeline.preprocess.classification import write_sequences
+
+    return write_sequences
 
 
 @component
 def preprocess(config: PreprocessStage, examples: Input[Examples], sequences: Output[Sequences]) -> None:
     """Drops what must not be trained on, and turns texts into token ids with the tokenizer that is served later."""
-    warm_up()
-    from lmworks.pipeline.preprocess.classification import write_sequences
-
-    write_sequences(config, examples, sequences)
+    load()(config, examples, sequences)

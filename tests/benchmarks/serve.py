@@ -44,9 +44,10 @@ def main() -> None:
 
 def _saved_model(run: Path):
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401
 
-    served = tf.saved_model.load(str(run / "export/servable/saved_model")).signatures["serving_default"]
+    from lmworks.pipeline.export.predict import open_signature
+
+    served = open_signature(run / "export/servable/saved_model")
     return lambda texts: served(text=tf.constant(texts))["probabilities"].numpy()[:, 1]
 
 
