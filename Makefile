@@ -34,8 +34,8 @@ test: setup ## the tests, under 15 minutes on 2 cores
 test-slow: setup ## kills and several processes
 	$(BIN)/python -m pytest -m slow
 
-test-peers: setup ## parity with PyTorch and transformers
-	@ls tests/peers/test_*.py >/dev/null 2>&1 && .venv-peers/bin/python -m pytest -m peers tests/peers || echo "test-peers: no parity tests yet"
+test-peers: .venv-peers/ready ## parity with PyTorch and transformers
+	.venv-peers/bin/python -m pytest -m peers tests/peers
 
 check: setup ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -11,6 +11,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--update_golden", action="store_true", help="write the golden files anew")
+
+
 def lmworks(*arguments: str, stdin: str = "", **options) -> subprocess.CompletedProcess:
     """Runs the command from the repository's root."""
     command = [sys.executable, "-m", "lmworks.pipeline.main", *map(str, arguments)]

@@ -1,8 +1,12 @@
 """The whole pipeline as a user meets it."""
 
+import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +15,8 @@ from sklearn import metrics as reference
 
 from lmworks.tfx.artifacts import manifest_of
 from lmworks.tfx.metadata import Metadata
-from tests.conftest import lmworks
+from tests.conftest import REPOSITORY, lmworks
+from tests.tiny_reviews import rows
 
 STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 
@@ -102,6 +107,78 @@ def test_learning_rate_runs_train_and_later_stages_again(copy):
     again = {name: status for name, status in statuses(copy, "other").items() if status == "cached"}
     assert set(again) == {"ingest", "preprocess"}
     assert "changed: learning_rate" in record(copy, "other")["stages"]["train"]["why"]
+
+
+def test_a_store_that_one_config_filled_serves_another(copy, tmp_path):
+    recipe = tmp_path / "other.yaml"
+    recipe.write_text((REPOSITORY / "configs/tiny.yaml").read_text().replace("name: tiny", "name: other"))
+    done = lmworks("run", f"--config={recipe}", f"--root={copy}", "--until=evaluate")
+    assert done.returncode == 0, done.stderr
+    assert statuses(copy, "other") == dict.fromkeys(STAGES[:-1], "cached")
+
+
+def test_only_a_line_that_a_stage_has_loaded_runs_it_again(tmp_path):
+    """In a copy of the project, whose files are changed as a developer would."""
+    project = tmp_path / "lmworks"
+    for name in ("configs", "models", "tfx", "pipeline"):
+        shutil.copytree(REPOSITORY / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run() -> dict[str, str]:
+        command = [
+            sys.executable,
+            "-m",
+            "lmworks.pipeline.main",
+            "run",
+            "--config=configs/tiny.yaml",
+            "--until=preprocess",
+        ]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return {name: stage["why"] for name, stage in record(project / "runs")["stages"].items()}
+
+    def add(file: str, line: str) -> None:
+        path = project / file
+        path.write_text(f"{path.read_text()}\n{line}\n")
+
+    assert set(run().values()) == {"first time"}
+    add("pipeline/train/schedule.py", "CHANGED = True")
+    add("pipeline/preprocess/selection.py", "# A comment changes nothing.")
+    assert set(run().values()) == {"nothing changed"}
+    add("pipeline/preprocess/selection.py", "CHANGED = True")
+    why = run()
+    assert why["ingest"] == "nothing changed"
+    assert re.search("changed: .*selection", why["preprocess"])
+
+
+def test_pairs_of_texts_in_one_process(tmp_path):
+    """Two sentences that agree or not, through all stages with --in_process, and out of the servable."""
+    first = rows(300)
+    half = [{**one, "text_b": other["text"]} for one, other in zip(first, first[1:] + first[:1], strict=True)]
+    source = tmp_path / "pairs.csv"
+    with source.open("w", newline="") as target:
+        writer = csv.DictWriter(target, ["text", "text_b", "label"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(half)
+    sets = [
+        f"ingest.train={source}",
+        "ingest.text_b=text_b",
+        "evaluate.slices=[]",
+        "train.epochs=1",
+        "evaluate.thresholds={}",
+    ]
+    arguments = ["run", "--config=configs/tiny.yaml", f"--root={tmp_path}", "--run=pairs", "--in_process"]
+    done = lmworks(*arguments, *(f"--set={one}" for one in sets))
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path, "pairs") == dict.fromkeys(STAGES, "made")
+    servable = manifest_of(tmp_path / "pairs/export/servable")
+    assert servable is not None
+    assert servable["properties"]["text_pair"]
+    assert servable["properties"]["largest_difference"] < 1e-4
+    where = f"--servable={tmp_path / 'pairs/export/servable'}"
+    told = json.loads(lmworks("predict", where, "--text=The film was great.", "--text_b=The plot was dull.").stdout)
+    assert told["text_b"] == "The plot was dull."
+    assert "--text_b" in lmworks("predict", where, "--text=The film was great.").stderr
 
 
 def test_deleted_folders_and_index_never_break_a_run(copy):
