@@ -116,11 +116,19 @@ def load(folder: Path) -> tuple[keras.Model, list[str]]:
     return model, json.loads((folder / LABELS).read_text())
 
 
+def input_specs() -> dict[str, Any]:
+    """Names, shapes and dtypes of model inputs, for functions that are traced once for all batch sizes and lengths."""
+    import tensorflow as tf
+
+    dtypes = {"token_ids": tf.int32, "segment_ids": tf.int32, "padding_mask": tf.bool}
+    return {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in dtypes.items()}
+
+
 def probabilities(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
     """A compiled function from model inputs (see `Tokenizer.to_model_inputs`) to probabilities, float32 [batch, classes]."""
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[input_specs()])
     def compute(inputs: dict[str, Any]) -> Any:
         return tf.nn.softmax(tf.cast(model(inputs, training=False), tf.float32))
 

@@ -80,13 +80,7 @@ def save(
     def serving_default(text: tf.Tensor, text_b: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         return from_text(text, text_b)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None], tf.int32, "token_ids"),
-            tf.TensorSpec([None, None], tf.int32, "segment_ids"),
-            tf.TensorSpec([None, None], tf.bool, "padding_mask"),
-        ]
-    )
+    @tf.function(input_signature=list(text_classification.input_specs().values()))
     def tokens(token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer({"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask})
 

@@ -105,6 +105,9 @@ class Trainer:
         self._sums = [tf.Variable(0.0), tf.Variable(0.0)]
         self._examples = self._tokens = self._steps = 0
         self._since = time.monotonic()
+        # Traced once for all shapes: a trace takes seconds.
+        specs = [text_classification.input_specs(), tf.TensorSpec([None], tf.int32)]
+        self._compiled = tf.function(self._compute, input_signature=specs)
 
     def step(self, batch: Batch) -> None:
         """One optimizer step on a batch; reads nothing back."""
@@ -113,8 +116,7 @@ class Trainer:
         self._tokens += int(batch.inputs["padding_mask"].sum())
         self._steps += 1
 
-    @tf.function(reduce_retracing=True)
-    def _compiled(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> None:
+    def _compute(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> None:
         variables = self.classifier.trainable_variables
         seed = self._seed + tf.cast(self._adamw.iterations, tf.int32)
         with fused_encoders(self.classifier, seed), tf.GradientTape() as tape:
