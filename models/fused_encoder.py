@@ -168,6 +168,16 @@ def _can_fuse(layer: keras.layers.Layer) -> bool:
     return all(one.bias is not None and not one.lora_enabled and one.quantization_mode is None for one in dense)
 
 
+def _can_take(layer: keras.layers.Layer) -> bool:
+    """Whether the layer is an embedding with plain weights."""
+    if not isinstance(layer, keras.layers.Embedding) or layer.mask_zero:
+        return False
+    return type(layer).call in _EMBEDDING_CALLS and not layer.lora_enabled and layer.quantization_mode is None
+
+
+_EMBEDDING_CALLS = (keras.layers.Embedding.call, keras.layers.ReversibleEmbedding.call)
+
+
 @contextlib.contextmanager
 def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
     """Within it, the model's encoder layers and dropouts run fused where they are called with `training=True`.
@@ -183,6 +193,7 @@ def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
     encoders = [layer for layer in layers if _can_fuse(layer)]
     inside = {id(part) for encoder in encoders for part in encoder._flatten_layers(include_self=False)}
     dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout and id(layer) not in inside]
+    embeddings = [layer for layer in layers if _can_take(layer)]
     sites = itertools.count()
 
     def next_seed() -> tf.Tensor:
@@ -212,12 +223,24 @@ def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
 
         return call
 
+    def embedding_call(layer: Any) -> Callable[..., Any]:
+        plain = layer.call
+
+        def call(inputs: Any, **others: Any) -> Any:
+            if any(others.values()):
+                return plain(inputs, **others)
+            # Keras reads the whole table and then takes rows of the copy.
+            rows = layer._embeddings._value.sparse_read(tf.cast(inputs, tf.int32))
+            return tf.cast(rows, layer.compute_dtype)
+
+        return call
+
+    calls = {encoder_call: encoders, dropout_call: dropouts, embedding_call: embeddings}
     try:
-        for layer in encoders:
-            layer.__dict__["call"] = encoder_call(layer)
-        for layer in dropouts:
-            layer.__dict__["call"] = dropout_call(layer)
+        for make, changed in calls.items():
+            for layer in changed:
+                layer.__dict__["call"] = make(layer)
         yield
     finally:
-        for layer in (*encoders, *dropouts):
+        for layer in itertools.chain(*calls.values()):
             layer.__dict__.pop("call", None)

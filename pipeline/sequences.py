@@ -50,9 +50,11 @@ class SequenceTable:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, indices: np.ndarray, multiple: int = 1) -> Batch:
-        """Pads these rows to the longest of them, rounded up to a multiple."""
-        longest = -(-int(self.lengths[indices].max()) // multiple) * multiple
+    def batch(self, indices: np.ndarray, allowed: np.ndarray | None = None) -> Batch:
+        """Pads these rows to the longest of them, or to the next of the allowed lengths (ascending)."""
+        longest = int(self.lengths[indices].max())
+        if allowed is not None:
+            longest = int(allowed[np.searchsorted(allowed, longest)])
         token_ids = np.full((len(indices), longest), self._pad_id, np.int32)
         for place, index in enumerate(indices):
             chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -93,3 +95,27 @@ def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int
     order = np.concatenate([piece[np.argsort(lengths[piece], kind="stable")] for piece in pieces])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return [batches[index] for index in random.permutation(len(batches))]
+
+
+def shape_lengths(longest: np.ndarray, repeats: float = 1.0, multiple: int = 8, at_least: int = 16) -> np.ndarray:
+    """Lengths to pad batches to, where each new length costs a compilation of about a second.
+
+    Multiples of `multiple`; one that too few batches would use is left out, and its batches are padded to the next.
+
+    Args:
+        longest: int [batches], the longest sequence of each batch of an epoch.
+        repeats: epochs.
+        multiple: of every length; 8 fills the vector units.
+        at_least: batches that are worth a shape of their own.
+
+    Returns:
+        int64 [lengths], ascending; the last one holds every batch.
+    """
+    rounded, counts = np.unique(-(-longest // multiple) * multiple, return_counts=True)
+    kept, waiting = [], 0.0
+    for length, count in zip(rounded, counts, strict=True):
+        waiting += count * repeats
+        if waiting >= at_least or length == rounded[-1]:
+            kept.append(int(length))
+            waiting = 0.0
+    return np.array(kept)

@@ -20,14 +20,11 @@ from lmworks.pipeline.evaluate.classification import confusion, measure
 from lmworks.pipeline.evaluate.figures import confusion_png
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.preset import local_preset
-from lmworks.pipeline.sequences import Batch, SequenceTable, shuffled_batches
+from lmworks.pipeline.sequences import Batch, SequenceTable, shape_lengths, shuffled_batches
 from lmworks.pipeline.train.fast_adamw import FastAdamW
 from lmworks.pipeline.train.schedule import WarmupDecay
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.progress import report
-
-_LENGTH_MULTIPLE = 8
-"""Batches are padded to a multiple of this: few shapes, and vector widths filled."""
 
 _LOG_EVERY = 10
 """Steps between two points in TensorBoard; nothing is read back from the device in between."""
@@ -47,6 +44,10 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     training, validation = SequenceTable(sequences, "train"), SequenceTable(sequences, "validation")
     per_epoch = math.ceil(len(training) / config.batch_size)
     steps = config.steps or max(1, math.ceil(per_epoch * config.epochs))
+    # The first epoch speaks for all: later ones differ in order only, and none has a longer row.
+    batches = shuffled_batches(training.lengths, config.batch_size, config.seed, epoch=0)
+    longest = np.array([training.lengths[indices].max() for indices in batches])
+    allowed = shape_lengths(longest, steps / per_epoch)
     trainer = Trainer(config, classifier, steps, precision)
     best = Best(config, labels)
     writer = tf.summary.create_file_writer(str(logs.path))
@@ -55,7 +56,7 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
         step = epoch = 0
         while step < steps and not best.give_up:
             for indices in shuffled_batches(training.lengths, config.batch_size, config.seed, epoch):
-                batch = training.batch(indices, _LENGTH_MULTIPLE)
+                batch = training.batch(indices, allowed)
                 trainer.step(batch)
                 step += 1
                 if step % _LOG_EVERY == 0 or step == steps:
