@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
+from lmworks.models.preset import open_preset
 from lmworks.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -47,23 +47,9 @@ def build(
             **extra,
         )
         return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, dtype=dtype, **extra)
-    backbone = _open(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
     task = _task_class(type(backbone), preset)
     return task(backbone, num_classes=classes, dtype=dtype, **extra)
-
-
-def _open(preset: str, load: Callable[[], Any]) -> Any:
-    """Loads a preset, or says in one line why it cannot be."""
-    import keras_hub
-
-    try:
-        return load()
-    except (ValueError, OSError, KeyError) as error:
-        known = {name for kind in _task_classes() for name in kind.presets} | set(keras_hub.models.Backbone.presets)
-        nearest = difflib.get_close_matches(preset, known, n=1)
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = f"; the nearest known name is {nearest[0]}" if nearest else ""
-        raise UserError(f"model.preset: {preset}: cannot be loaded{hint} ({first[:200]})") from error
 
 
 def _task_classes() -> list[Any]:

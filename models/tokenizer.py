@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmworks.models.preset import open_preset
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -30,13 +32,7 @@ def _download(preset: str) -> Path:
 
     import keras_hub
 
-    from lmworks.configs.errors import UserError
-
-    try:
-        tokenizer = keras_hub.models.Tokenizer.from_preset(preset)
-    except (ValueError, OSError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"model.preset: {preset}: its tokenizer cannot be loaded ({first[:200]})") from error
+    tokenizer = open_preset(preset, lambda: keras_hub.models.Tokenizer.from_preset(preset))
     folder = Path(tempfile.mkdtemp(prefix="lmworks-tokenizer-"))
     tokenizer.save_to_preset(str(folder))
     return folder
