@@ -7,15 +7,19 @@ its own section and the few keys beside it that it needs, so that changing any o
 from __future__ import annotations
 
 import re
+import sysconfig
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Task = Literal["text_classification"]
+Task = Literal["text_classification", "causal_lm", "masked_lm"]
+"""What a model is trained for; the two language models read documents, without labels."""
 Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
+PYTHON_LIBRARY = "python://stdlib"
+"""A source that every machine has: the folder of Python's own standard library."""
 PACKAGE_URL = re.compile(r"package://(?P<package>[^/#]+)(?:/(?P<member>[^#]+))?#sha256=(?P<sha256>.*)")
 
 
@@ -63,7 +67,7 @@ class Source(Section):
     """Where rows come from and how they are read."""
 
     path: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
-    """Files, globs or fsspec URLs."""
+    """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`."""
     package: Annotated[str, AfterValidator(_requirement)] | None = None
     """Instead of `path`: an exact requirement, `NAME==VERSION`, fetched by pip and never installed."""
     sha256: Annotated[str, AfterValidator(_sha256)] | None = None
@@ -78,6 +82,12 @@ class Source(Section):
     """csv and tsv: the first row names the columns."""
     columns: tuple[str, ...] = ()
     """csv and tsv: the columns' names where there is no header."""
+    files: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
+    """Folders: patterns of the files to read, relative to the folder (`**/*.py`); `!tests/**` leaves some out."""
+    separator: str | None = None
+    """Text documents: the line that stands between two of them; `ingest.separator` when not given."""
+    byte_range: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
+    """Text documents: only the file's bytes from the first to before the second, after decompression."""
     label_rule: dict[str, Interval] = {}
     """Turns a number in the label column into a class: `{negative: {below: -0.5}, positive: {above: 0.5}}`.
     A row that no class takes is left out, recorded, and not counted as a reject."""
@@ -88,9 +98,22 @@ class Source(Section):
             raise ValueError("needs either path or package")
         if bool(self.package) != bool(self.sha256):
             raise ValueError("package and sha256 go together")
+        if self.byte_range and self.byte_range[0] >= self.byte_range[1]:
+            raise ValueError("byte_range must be [BEGIN, END] with BEGIN below END")
         if not self.header and self.format in (None, "csv", "tsv") and not self.columns:
             raise ValueError("header: false needs columns")
         return self
+
+    def folders(self) -> tuple[str, ...]:
+        """The paths, `python://stdlib` resolved to where it lies on this machine."""
+        library = sysconfig.get_path("stdlib")
+        return tuple(path.replace(PYTHON_LIBRARY, library, 1) for path in self.path)
+
+    def external(self) -> tuple[str, ...]:
+        """Paths, globs and URLs whose content decides what is read."""
+        wanted = [pattern for pattern in self.files if not pattern.startswith("!")]
+        paths = self.folders()
+        return tuple(f"{path.rstrip('/')}/{pattern}" for path in paths for pattern in wanted) if wanted else paths
 
 
 def _source(value: Any) -> Any:
@@ -126,6 +149,9 @@ class Ingest(Section):
     """How rows are read; by the file's extension when not given."""
     encoding: str = "utf-8"
     """Text encoding of csv, tsv, jsonl and text files."""
+    separator: str | None = None
+    """Text documents of a language model: the line that stands between two of them (`""`: an empty line); without it a
+    file is one document. For a classifier each line of a text file is a row."""
     text: str = "text"
     """The column with the text."""
     text_b: str | None = None
@@ -145,9 +171,12 @@ class Ingest(Section):
 class TokenizerTraining(Section):
     """A vocabulary trained on the training split."""
 
-    kind: Literal["wordpiece"]
+    kind: Literal["wordpiece", "bpe"]
+    """`wordpiece` as BERT's, or byte-level `bpe` as GPT-2's."""
     vocabulary_size: Positive
+    """Number of tokens, special tokens and (bpe) the 256 bytes counted."""
     lowercase: bool = True
+    """wordpiece: lower-case texts and strip accents; byte-level BPE changes no text."""
 
 
 class Tokenizer(Section):
@@ -161,7 +190,8 @@ class Preprocess(Section):
     """Examples to token sequences."""
 
     sequence_length: Annotated[int, Field(ge=4)] = 128
-    """Longest sequence in tokens, special tokens counted; longer texts are truncated."""
+    """Longest sequence in tokens, special tokens counted. A classifier truncates longer texts; a language model packs
+    its documents, end to end, into sequences of this length."""
     tokenizer: Tokenizer = Tokenizer()
     deduplicate: bool = True
     """Keep one of several training rows with the same text."""
@@ -191,7 +221,7 @@ class Model(Section):
     preset: Preset | None = None
     """A KerasHub name, `hf://…`, `kaggle://…`, a folder in KerasHub or Hugging Face format,
     `package://NAME==VERSION/MEMBER#sha256=HEX` or the same as an object."""
-    architecture: Literal["bert"] | None = None
+    architecture: Literal["bert", "gpt2"] | None = None
     """From scratch: the kind of model; needs `preprocess.tokenizer.train`."""
     layers: Positive = 4
     heads: Positive = 4
@@ -230,7 +260,9 @@ class Train(Section):
     steps: Positive | None = None
     """Optimizer steps; wins over epochs."""
     batch_size: Positive = 32
-    """Examples per step over all devices."""
+    """Examples per micro-step over all devices."""
+    accumulate: Positive = 1
+    """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     """The peak, after warm-up."""
     warmup_ratio: Share = 0.1
@@ -242,11 +274,21 @@ class Train(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Global norm to which gradients are clipped."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log-normaliser, which keeps logits small (PaLM: 1e-4)."""
+    evaluate_every: Positive | None = None
+    """Steps between two evaluations on the validation split; after every epoch when not given, and always at the end."""
+    validation_tokens: Positive = 2**18
+    """Language models: most tokens of the validation split that such an evaluation reads."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
+    whole_word: bool = False
+    """masked_lm: draw whole words, not word pieces."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Computation; weights and reductions stay in float32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    monitor: Literal["accuracy", "f1_macro", "log_loss"] = "accuracy"
-    """The validation metric by which the best checkpoint is kept."""
+    monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
+    """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
     early_stopping: EarlyStopping | None = None
 
 
@@ -273,6 +315,11 @@ class Evaluate(Section):
     """Metric names (`accuracy`, `f1_macro`, …) and their bounds; the model is blessed when all hold."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Replicates behind the 95 % intervals; 0 for none."""
+    stride: Positive | None = None
+    """causal_lm: tokens by which the window slides; every token is predicted once, with at least `sequence_length` less
+    `stride` tokens before it where the document has them. Half of `sequence_length` when not given."""
+    prompts: tuple[str, ...] = ()
+    """causal_lm: what the report's generations start from; else the beginnings of documents of the split."""
 
 
 class Export(Section):
@@ -307,6 +354,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:
+        kinds = {"text_classification": "bert", "masked_lm": "bert", "causal_lm": "gpt2"}
+        pieces = {"bert": "wordpiece", "gpt2": "bpe"}
+        if self.model.architecture and self.model.architecture != kinds[self.task]:
+            raise ValueError(
+                f"model.architecture {self.model.architecture} does not do {self.task}; {kinds[self.task]} does"
+            )
+        training = self.preprocess.tokenizer.train
+        if training and self.model.architecture and training.kind != pieces[self.model.architecture]:
+            kind = pieces[self.model.architecture]
+            raise ValueError(
+                f"preprocess.tokenizer.train.kind: model.architecture {self.model.architecture} needs {kind}"
+            )
+        if self.train.monitor and (self.train.monitor == "loss") == (self.task == "text_classification"):
+            raise ValueError(f"train.monitor: {self.train.monitor} is no metric of {self.task}")
         if self.model.architecture and not self.preprocess.tokenizer.train:
             raise ValueError(
                 "model.architecture needs preprocess.tokenizer.train: a model from scratch has no vocabulary"
@@ -330,7 +391,12 @@ class IngestStage(Ingest):
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""
         sources = (self.train, self.validation, self.test)
-        return tuple(path for source in sources if source for path in source.path)
+        return tuple(path for source in sources if source for path in source.external())
+
+    @property
+    def label_column(self) -> str | None:
+        """The column with the label; language models have none."""
+        return self.label if self.task == "text_classification" else None
 
 
 class PreprocessStage(Preprocess):
@@ -349,6 +415,11 @@ class TrainStage(Train):
 
     task: Task
     model: Model
+
+    @property
+    def monitored(self) -> str:
+        """The validation metric that decides."""
+        return self.monitor or ("accuracy" if self.task == "text_classification" else "loss")
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""

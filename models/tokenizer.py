@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lmworks.models.preset import open_preset
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from lmworks.models.bytepair import BytePair
     from lmworks.models.wordpiece import WordPiece
 
 
@@ -20,10 +21,18 @@ def open_tokenizer(source: str | Path) -> Tokenizer:
     Raises:
         UserError: there is none, or it is of a kind that cannot be served exactly.
     """
+    pieces = open_pieces(source, "wordpiece")
+    return Tokenizer(cast("WordPiece", pieces))
+
+
+def open_pieces(source: str | Path, kind: Literal["wordpiece", "bpe"]) -> WordPiece | BytePair:
+    """Opens the vocabulary and rules of a tokenizer; arguments and errors as in `open_tokenizer`."""
+    from lmworks.models.bytepair import BytePair
     from lmworks.models.wordpiece import WordPiece
 
     folder = Path(source)
-    return Tokenizer(WordPiece.from_folder(folder if folder.is_dir() else _download(str(source))))
+    opened = WordPiece if kind == "wordpiece" else BytePair
+    return opened.from_folder(folder if folder.is_dir() else _download(str(source)))
 
 
 def _download(preset: str) -> Path:
@@ -48,7 +57,7 @@ class Tokenizer:
 
     def __init__(self, pieces: WordPiece) -> None:
         self._pieces = pieces
-        self.vocabulary_size = len(pieces.vocabulary)
+        self.vocabulary_size = pieces.vocabulary_size
         self.pad_id = pieces.pad_id
 
     def pack(

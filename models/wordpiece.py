@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -60,7 +61,9 @@ class WordPiece:
         self.lowercase = lowercase
         self.strip_accents = lowercase if strip_accents is None else strip_accents
         self.split_chinese, self.clean_text = split_chinese, clean_text
+        self.vocabulary_size = len(vocabulary)
         self.pad_id, self.cls_id, self.sep_id = (vocabulary.index(_SPECIAL[name]) for name in ("pad", "cls", "sep"))
+        self.mask_id = vocabulary.index("[MASK]") if "[MASK]" in vocabulary else None
         self._pieces = tf_text.FastWordpieceTokenizer(
             vocab=vocabulary,
             suffix_indicator="##",
@@ -142,6 +145,11 @@ class WordPiece:
         too_long = tf.strings.length(words.flat_values, "UTF8_CHAR") > LONGEST_WORD
         words = words.with_flat_values(tf.where(too_long, _NO_WORD, words.flat_values))
         return self._pieces.tokenize(words).merge_dims(-2, -1)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """What `tokenize` gives, int32 [tokens] of each text."""
+        found = self.tokenize(tf.constant(list(texts), tf.string))
+        return np.split(found.flat_values.numpy(), found.row_splits.numpy()[1:-1]) if len(texts) else []
 
     def save(self, folder: Path) -> None:
         """Writes it in Hugging Face's format: tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json."""

@@ -26,7 +26,11 @@ _REPAIRS = pa.schema(
     {"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()}
 )
 _BATCH = 8192
+_BATCH_CHARACTERS = 1 << 25
 _NO_CLASS = "label_rule: no class takes this value"
+_EMPTY_DOCUMENT = "the document is empty"
+_UNCOUNTED = (_NO_CLASS, _EMPTY_DOCUMENT)
+"""Reasons that are no fault of a row: recorded, but no rejects."""
 
 
 class _Left(Exception):
@@ -41,6 +45,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     """
     given = {name: source for name in SPLITS if (source := getattr(config, name)) is not None}
     carved = {name: getattr(config.splits, name) for name in ("validation", "test") if name not in given}
+    label = config.label_column
     tally = Tally()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
@@ -64,7 +69,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                     values, changed = _example(config, source, row)
                 except _Left as left:
                     reason = str(left)
-                    reasons[reason.partition(":")[0] if reason != _NO_CLASS else reason] += 1
+                    reasons[reason if reason in _UNCOUNTED else reason.partition(":")[0]] += 1
                     first.setdefault(reason.partition(":")[0], f"{row.file}:{row.number}: {reason}")
                     rejects.add({"file": row.file, "row": row.number, "reason": reason})
                     continue
@@ -73,33 +78,37 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                     repairs.add(change)
                 split = split_of(values["id"], carved) if name == "train" else name
                 tables[split].add(values)
-                tally.add(split, values["id"], values[config.label], [values[column] for column in _texts(config)])
+                texts = [values[column] for column in _texts(config)]
+                tally.add(split, values["id"], values[label] if label else None, texts)
                 report(tally.total, None, "rows")
         for table in (*tables.values(), rejects, repairs):
             if table is not None:
                 table.flush()
-    read = tally.total + reasons.total() - reasons[_NO_CLASS]
+    refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
+    read = tally.total + refused
     _judge(config, read, reasons, first)
-    labels = _labels(config, tally)
+    labels = _labels(config, tally) if label else []
     rows = {name: tally.rows(name) for name in SPLITS}
     for name, count in rows.items():
         if not count:
+            more = "more rows" if label else "more documents (ingest.separator cuts a text file into several)"
             fix = (
-                f"give ingest.{name}, more rows, or a larger ingest.splits.{name}"
+                f"give ingest.{name}, {more}, or a larger ingest.splits.{name}"
                 if name in carved
                 else f"check ingest.{name}"
             )
             raise UserError(f"ingest: the split {name} is empty; {fix}")
-    refused = reasons.total() - reasons[_NO_CLASS]
     examples.properties |= {
         "text": config.text,
         "text_b": config.text_b,
-        "label": config.label,
+        "label": label,
         "labels": labels,
         "splits": rows,
         "summary": ", ".join(f"{count:,} {name}" for name, count in rows.items())
-        + f" rows, {len(labels)} classes, {refused:,} refused"
-        + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else ""),
+        + (f" rows, {len(labels)} classes" if label else f" documents, {tally.characters():,} characters")
+        + f", {refused:,} refused"
+        + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else "")
+        + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else ""),
     }
     write_statistics(statistics.path, tally, labels, dict(reasons))
 
@@ -116,10 +125,12 @@ class _Table:
         self._make, self._schema = make, schema
         self._write = make(schema) if schema else None
         self._rows: list[dict[str, Any]] = []
+        self._characters = 0
 
     def add(self, values: dict[str, Any]) -> None:
         self._rows.append(values)
-        if len(self._rows) >= _BATCH:
+        self._characters += sum(len(value) for value in values.values() if isinstance(value, str))
+        if len(self._rows) >= _BATCH or self._characters >= _BATCH_CHARACTERS:
             self.flush()
 
     def flush(self) -> None:
@@ -130,7 +141,7 @@ class _Table:
             self._schema = pa.schema({name: pa.string() for name in names})
             self._write = self._make(self._schema)
         self._write(pa.RecordBatch.from_pylist(self._rows, self._schema))
-        self._rows = []
+        self._rows, self._characters = [], 0
 
 
 def _texts(config: Ingest) -> list[str]:
@@ -152,8 +163,9 @@ def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, A
             if values[name] != before:
                 changed.append({"file": row.file, "row": row.number, "column": name, "before": before})
         if not (values[name] or "").strip():
-            raise _Left(f"empty text: column {name}")
-    values[config.label] = _label(config, source, values.get(config.label))
+            raise _Left(f"empty text: column {name}" if config.label_column else _EMPTY_DOCUMENT)
+    if label := config.label_column:
+        values[label] = _label(config, source, values.get(label))
     identity = example_id(*(str(values[name]) for name in _texts(config)))
     return {"id": identity, **values}, [{"id": identity, **one} for one in changed]
 
@@ -189,10 +201,13 @@ def _label(config: IngestStage, source: Source, value: str | None) -> str:
 
 def _judge(config: IngestStage, read: int, reasons: Counter[str], first: dict[str, str]) -> None:
     """Refuses a source with too many refused rows."""
-    counted = {reason: count for reason, count in reasons.items() if reason != _NO_CLASS}
+    counted = {reason: count for reason, count in reasons.items() if reason not in _UNCOUNTED}
     refused = sum(counted.values())
     if not read and not reasons[_NO_CLASS]:
-        raise UserError("ingest: the sources hold no rows")
+        empty = reasons[_EMPTY_DOCUMENT]
+        raise UserError(
+            f"ingest: the sources hold no {f'text: all {empty:,} documents are empty' if empty else 'rows'}"
+        )
     if refused > config.max_rejects * read:
         told = "; ".join(
             f"{count:,} × {first.get(reason, reason)}" for reason, count in sorted(counted.items(), key=lambda x: -x[1])

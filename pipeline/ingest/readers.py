@@ -1,16 +1,17 @@
-"""Rows out of files: csv, tsv, jsonl, parquet, text; local or at any fsspec URL; compressed or not."""
+"""Rows out of files: csv, tsv, jsonl, parquet, text; local or at any fsspec URL; compressed or not; or a tree of files."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import glob
+import io
 import itertools
 import json
 import lzma
 import math
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,9 @@ from lmworks.tfx.packages import fetch
 
 EXTENSIONS = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "txt": "text"}
 _COMPRESSIONS = ("gz", "bz2", "xz")
-_DIRECTORY = "{key}: {path}: is a directory; name a file, or a glob such as {folder}/*.csv"
+_DIRECTORY = (
+    "{key}: {path}: is a directory; name a file, a glob such as {folder}/*.csv, or the wanted files by {key}.files"
+)
 
 
 class Row(NamedTuple):
@@ -45,11 +48,15 @@ def read_rows(config: IngestStage, source: Source, key: str) -> Iterator[Row]:
     Raises:
         UserError: a file cannot be read, or lacks a column; names file, key and fix.
     """
-    for file in _files(source, key):
-        kind = source.format or config.format or _by_extension(file, key)
+    for file, name in _files(source, key):
+        kind = source.format or config.format or ("text" if source.files else _by_extension(file, key))
         encoding = source.encoding or config.encoding
         try:
-            yield from _read(file, kind, source, encoding, config)
+            for row in _read(file, kind, source, encoding, config):
+                if name and row.values is not None:
+                    folder = name.rpartition("/")[0].partition("/")[0]
+                    row = row._replace(values={**row.values, "file": name, "folder": folder})
+                yield row
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise UserError(f"{key}: {file}: the compressed file is truncated or damaged ({error})") from error
         except UnicodeError as error:  # of encodings that cannot go on after a wrong byte, such as utf-16
@@ -62,12 +69,17 @@ def read_rows(config: IngestStage, source: Source, key: str) -> Iterator[Row]:
             raise UserError(f"{key}: {file}: cannot be read: {error.strerror or error}") from error
 
 
-def _files(source: Source, key: str) -> list[str]:
+def _files(source: Source, key: str) -> list[tuple[str, str]]:
+    """Files or URLs to read, and for those of a folder their path in it, else nothing."""
+    found = []
     if source.package:
         assert source.sha256 is not None
-        return [str(fetch(source.package, source.sha256, source.member))]
-    found = []
-    for path in source.path:
+        path = str(fetch(source.package, source.sha256, source.member))
+        return _in_folder(path, source, key) if source.files else [(path, "")]
+    for path in source.folders():
+        if source.files:
+            found += _in_folder(path, source, key)
+            continue
         if "://" in path:
             matches = _at_url(path, key)
         elif Path(path).is_dir():
@@ -80,8 +92,21 @@ def _files(source: Source, key: str) -> list[str]:
             raise UserError(
                 f"{key}: {path}: no such file{' (the glob matches nothing)' if glob.has_magic(path) else ''}"
             )
-        found += matches
+        found += [(match, "") for match in matches]
     return found
+
+
+def _in_folder(folder: str, source: Source, key: str) -> list[tuple[str, str]]:
+    if not Path(folder).is_dir():
+        raise UserError(f"{key}: {folder}: is no folder, and files names patterns of files in one")
+    matches: set[str] = set()
+    for pattern in source.files:
+        found = set(glob.glob(pattern.removeprefix("!"), root_dir=folder, recursive=True))
+        matches = matches - found if pattern.startswith("!") else matches | found
+    names = sorted(name for name in matches if Path(folder, name).is_file())
+    if not names:
+        raise UserError(f"{key}: {folder}: no file matches {', '.join(source.files)}")
+    return [(str(Path(folder, name)), name) for name in names]
 
 
 def _at_url(url: str, key: str) -> list[str]:
@@ -115,6 +140,9 @@ def _read(file: str, kind: str, source: Source, encoding: str, config: IngestSta
         return
     # A byte that is no text becomes a lone surrogate, so that the row, not the file, is refused.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    if kind == "text" and config.label_column is None:
+        yield from _read_documents(file, source, encoding, config)
+        return
     newline = "" if kind == "csv" else "\n"
     with fsspec.open(
         file, "rt", encoding=encoding, errors="surrogateescape", newline=newline, compression="infer"
@@ -127,6 +155,53 @@ def _read(file: str, kind: str, source: Source, encoding: str, config: IngestSta
             _check_columns(file, [config.text], config)
             for number, line in enumerate(text, 1):
                 yield _checked(file, number, {config.text: line.rstrip("\r\n")}, encoding)
+
+
+def _read_documents(file: str, source: Source, encoding: str, config: IngestStage) -> Iterator[Row]:
+    """The documents of one text file: the whole of it, or what stands between separator lines."""
+    import fsspec
+
+    separator = config.separator if source.separator is None else source.separator
+    begin, end = source.byte_range or (0, None)
+    with fsspec.open(file, "rb", compression="infer") as binary:
+        if begin:
+            binary.seek(begin)
+        if separator is None or source.byte_range:
+            content = binary.read() if end is None else binary.read(end - begin)
+            if b"\0" in content[:8192] and not encoding.lower().startswith(("utf-16", "utf-32")):
+                yield Row(file, 1, None, "no text: a binary file (it holds zero bytes)")
+                return
+            if source.byte_range and encoding == "utf-8-sig":  # a character that a border cuts belongs to no side
+                content = content.lstrip(bytes(range(0x80, 0xC0)))
+                content = content[: len(content) - _torn(content)]
+            lines: Iterable[str] = [content.decode(encoding, "surrogateescape").replace("\r\n", "\n")]
+        else:
+            lines = io.TextIOWrapper(binary, encoding, "surrogateescape")
+        if separator is None:
+            yield _checked(file, 1, {config.text: "".join(lines)}, encoding)
+            return
+        if source.byte_range:
+            lines = "".join(lines).splitlines(keepends=True)
+        document: list[str] = []
+        number = 0
+        for number, line in enumerate(lines, 1):
+            if line.rstrip("\n") == separator:
+                if document:
+                    yield _checked(file, number - 1, {config.text: "".join(document)}, encoding)
+                document = []
+            else:
+                document.append(line)
+        if document:
+            yield _checked(file, number, {config.text: "".join(document)}, encoding)
+
+
+def _torn(content: bytes) -> int:
+    """Bytes at the end that begin a UTF-8 character and do not complete it."""
+    for back in range(1, min(4, len(content)) + 1):
+        if content[-back] >= 0xC0:
+            needed = 2 + (content[-back] >= 0xE0) + (content[-back] >= 0xF0)
+            return back if back < needed else 0
+    return 0
 
 
 def _read_parquet(file: str, binary: Any, config: IngestStage) -> Iterator[Row]:
@@ -233,7 +308,7 @@ def _check_columns(file: str, columns: list[str], config: IngestStage) -> None:
 
 def _lack(columns: Collection[str], config: IngestStage) -> str | None:
     """The first missing column that the config names, those that there are, and the nearest."""
-    for key, name in (("text", config.text), ("text_b", config.text_b), ("label", config.label)):
+    for key, name in (("text", config.text), ("text_b", config.text_b), ("label", config.label_column)):
         if name is not None and name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

@@ -28,18 +28,23 @@ class Tally:
         self._characters: dict[str, array[int]] = {}
         self._labels: dict[str, Counter[str]] = {}
 
-    def add(self, split: str, identity: str, label: str, texts: list[str]) -> None:
+    def add(self, split: str, identity: str, label: str | None, texts: list[str]) -> None:
         """Counts one example."""
         if split not in self._ids:
             self._ids[split], self._characters[split], self._labels[split] = array("Q"), array("I"), Counter()
         self._ids[split].append(int(identity, 16))
         self._characters[split].append(min(sum(map(len, texts)), 2**32 - 1))
-        self._labels[split][label] += 1
+        if label is not None:
+            self._labels[split][label] += 1
         self.total += 1
 
     def rows(self, split: str) -> int:
         """Examples of a split."""
         return len(self._ids.get(split, ()))
+
+    def characters(self) -> int:
+        """Characters of all splits."""
+        return sum(sum(lengths) for lengths in self._characters.values())
 
     def labels(self, split: str) -> dict[str, int]:
         """Examples per label of a split."""
@@ -90,8 +95,8 @@ def _page(splits: dict[str, Any], labels: list[str], leakage: dict[str, int], re
     parts = [
         "<h1>Examples</h1>",
         _table(["split", "rows", "shortest", "median", "mean", "95 %", "longest", "exact duplicates"], rows),
-        "<p>Lengths in characters.</p><h2>Label balance</h2>",
-        _table(["label", *splits, "train"], balance),
+        "<p>Lengths in characters.</p>",
+        *(["<h2>Label balance</h2>", _table(["label", *splits, "train"], balance)] if labels else []),
         "<h2>Texts that stand in two splits</h2>",
         _table(["splits", "texts"], [[name, f"{count:,}"] for name, count in leakage.items()]),
         "<h2>Rows left out</h2>",
