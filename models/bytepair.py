@@ -55,7 +55,7 @@ class BytePair:
     def __init__(
         self, vocabulary: Sequence[str], merges: Sequence[tuple[str, str]], end_of_text: str = END_OF_TEXT
     ) -> None:
-        self.vocabulary, self.merges, self.end_of_text = list(vocabulary), [tuple(pair) for pair in merges], end_of_text
+        self.vocabulary, self.merges, self.end_of_text = list(vocabulary), list(merges), end_of_text
         self._index = {token: index for index, token in enumerate(self.vocabulary)}
         missing = [character for character in BYTE_CHARACTERS if character not in self._index]
         if end_of_text not in self._index or missing:
@@ -98,8 +98,8 @@ class BytePair:
             if (folder / vocabulary).exists() and (folder / merges).exists():
                 pieces = json.loads((folder / vocabulary).read_text(encoding="utf-8"))
                 lines = (folder / merges).read_text(encoding="utf-8").split("\n")
-                learnt = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-                return cls(sorted(pieces, key=pieces.__getitem__), learnt)  # type: ignore[arg-type]
+                learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]
+                return cls(sorted(pieces, key=pieces.__getitem__), learnt)
         raise UserError(f"{folder}: has neither tokenizer.json nor vocab.json and merges.txt")
 
     @classmethod
@@ -112,7 +112,7 @@ class BytePair:
         special = [one for one in described.get("added_tokens", []) if one["special"]]
         pieces |= {one["content"]: one["id"] for one in described.get("added_tokens", [])}
         end = END_OF_TEXT if END_OF_TEXT in pieces else special[0]["content"] if special else END_OF_TEXT
-        merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+        merges = [_pair(pair) for pair in model["merges"]]
         return cls(sorted(pieces, key=pieces.__getitem__), merges, end)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -217,6 +217,11 @@ class BytePair:
         (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1))
 
 
+def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
 def train_bytepair(texts: Iterable[str], vocabulary_size: int) -> BytePair:
     """Learns merges with the `tokenizers` library; the same texts give the same vocabulary in every process.
 
@@ -244,5 +249,5 @@ def train_bytepair(texts: Iterable[str], vocabulary_size: int) -> BytePair:
         raise ValueError(
             f"the training texts hold {len(pieces):,} tokens; vocabulary_size {vocabulary_size:,} is too large"
         )
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in described["merges"]]
+    merges = [_pair(pair) for pair in described["merges"]]
     return BytePair(sorted(pieces, key=pieces.__getitem__), merges)

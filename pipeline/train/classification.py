@@ -77,7 +77,7 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
         "steps": step,
         "precision": precision,
         "summary": f"{classifier.count_params() / 1e6:.1f}M parameters, {step} steps in {precision}, "
-        f"best validation {config.monitor} {best.value:.4f} at step {best.step}",
+        f"best validation {config.monitored} {best.value:.4f} at step {best.step}",
     }
 
 
@@ -174,8 +174,8 @@ class Best:
         matrix = confusion(labels, scores.argmax(1), len(self.labels))
         image = tf.io.decode_png(confusion_png(matrix, self.labels), channels=4)
         tf.summary.image("validation/confusion", image[None], step)
-        value = metrics[self.config.monitor]
-        sign = -1 if self.config.monitor == "log_loss" else 1
+        value = metrics[self.config.monitored]
+        sign = -1 if self.config.monitored == "log_loss" else 1
         patience = self.config.early_stopping
         margin = patience.min_delta if patience else 0.0
         if not self.weights or sign * (value - self.value) > margin:
