@@ -2,108 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.tokenizer import Tokenizer, open_tokenizer
 from lmworks.models.wordpiece import train_wordpiece
-from lmworks.pipeline.preprocess.selection import KEPT, REASONS, select
+from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
 from lmworks.pipeline.preset import local_preset
-from lmworks.pipeline.tables import ShardWriter, read_batches
 from lmworks.tfx.artifacts import Examples, Sequences
-from lmworks.tfx.progress import report
-
-TOKENIZER = "tokenizer"
-"""Folder of the tokenizer inside the artifact."""
-
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "row": pa.int64(),  # of the example in its split: texts may stand twice, and then share their id
-        "token_ids": pa.list_(pa.int32()),
-        "length": pa.int32(),
-        "first_length": pa.int32(),  # of the first segment, special tokens counted
-        "label": pa.int32(),
-    }
-)
-_EXCLUDED = pa.schema({"id": pa.string(), "split": pa.string(), "row": pa.int64(), "reason": pa.string()})
 
 
-def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
-    """Writes all splits, the tokenizer and the excluded rows."""
-    tokenizer = _tokenizer(config, examples, sequences)
-    splits = list(examples.properties["splits"])
-    total = sum(examples.properties["splits"].values())
-    kept, done, truncated = {}, 0, 0
-    with pq.ParquetWriter(sequences.path / "excluded.parquet", _EXCLUDED) as excluded:
-        for split in splits:
-            verdicts = select(config, examples, split)
-            start = kept[split] = 0
-            with ShardWriter(sequences.path, split, SCHEMA, "arrow") as writer:
-                for batch in read_batches(examples, split):
-                    verdict = verdicts[start : start + len(batch)]
-                    rows = np.arange(start, start + len(batch))
-                    excluded.write_batch(_dropped(batch, split, rows, verdict))
-                    mask = pa.array(verdict == KEPT)
-                    tokens = tokenize(batch.filter(mask), rows[verdict == KEPT], tokenizer, config, examples.properties)
-                    truncated += int(np.sum(tokens.column("length").to_numpy() == config.sequence_length))
-                    writer.write(tokens)
-                    kept[split] += len(tokens)
-                    start += len(batch)
-                    done += len(batch)
-                    report(done, total, "rows")
-            if not kept[split]:
-                raise UserError(
-                    f"preprocess: no row of {split} is left; see deduplicate, decontaminate and the length bounds"
-                )
-    sequences.properties |= {
-        "sequence_length": config.sequence_length,
-        "labels": examples.properties["labels"],
-        "pad_id": tokenizer.pad_id,
-        "splits": kept,
-        "summary": ", ".join(f"{count:,} {split}" for split, count in kept.items())
-        + f" rows, {total - sum(kept.values()):,} dropped, {truncated:,} at {config.sequence_length} tokens",
-    }
+class TextPairs:
+    """One sequence per row: `[CLS] text [SEP]`, or `[CLS] text [SEP] text_b [SEP]`, truncated."""
 
-
-def tokenize(
-    batch: pa.RecordBatch, rows: np.ndarray, tokenizer: Tokenizer, config: PreprocessStage, columns: dict[str, Any]
-) -> pa.RecordBatch:
-    """Token ids of one batch of examples: no state, so any number of workers may share the work.
-
-    Args:
-        batch: examples.
-        rows: int64 [batch], their positions in the split.
-        tokenizer: the stage's.
-        config: of the stage.
-        columns: the examples' properties, which name the columns and the labels.
-    """
-    text, text_b, label = (columns[name] for name in ("text", "text_b", "label"))
-    ids, first = tokenizer.pack(
-        batch.column(text).to_pylist(),
-        batch.column(text_b).to_pylist() if text_b else None,
-        sequence_length=config.sequence_length,
+    schema = pa.schema(
+        {
+            "id": pa.string(),
+            "row": pa.int64(),  # of the example in its split: texts may stand twice, and then share their id
+            "token_ids": pa.list_(pa.int32()),
+            "length": pa.int32(),
+            "first_length": pa.int32(),  # of the first segment, special tokens counted
+            "label": pa.int32(),
+        }
     )
-    offsets = ids.row_splits.numpy()
-    number = {name: index for index, name in enumerate(columns["labels"])}
-    labels = [number[name] for name in batch.column(label).to_pylist()]
-    return pa.RecordBatch.from_arrays(
-        [
-            batch.column("id"),
-            pa.array(rows, pa.int64()),
-            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids.flat_values.numpy(), pa.int32())),
-            pa.array(np.diff(offsets), pa.int32()),
-            pa.array(first.numpy(), pa.int32()),
-            pa.array(labels, pa.int32()),
-        ],
-        schema=SCHEMA,
-    )
+
+    def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
+        self._length, self._columns = config.sequence_length, examples.properties
+        self._tokenizer = _tokenizer(config, examples, sequences)
+        self._number = {name: index for index, name in enumerate(self._columns["labels"])}
+        self._truncated = 0
+
+    def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
+        """Token ids of one batch of examples."""
+        text, text_b, label = (self._columns[name] for name in ("text", "text_b", "label"))
+        ids, first = self._tokenizer.pack(
+            batch.column(text).to_pylist(),
+            batch.column(text_b).to_pylist() if text_b else None,
+            sequence_length=self._length,
+        )
+        offsets = ids.row_splits.numpy()
+        lengths = np.diff(offsets)
+        self._truncated += int(np.sum(lengths == self._length))
+        labels = [self._number[name] for name in batch.column(label).to_pylist()]
+        return pa.RecordBatch.from_arrays(
+            [
+                batch.column("id"),
+                pa.array(rows, pa.int64()),
+                pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids.flat_values.numpy(), pa.int32())),
+                pa.array(lengths, pa.int32()),
+                pa.array(first.numpy(), pa.int32()),
+                pa.array(labels, pa.int32()),
+            ],
+            schema=self.schema,
+        )
+
+    def properties(self) -> dict[str, Any]:
+        """Labels and the id that fills a batch."""
+        return {"labels": self._columns["labels"], "pad_id": self._tokenizer.pad_id}
+
+    def summary(self) -> str:
+        """How many rows may have lost their end."""
+        return f"{self._truncated:,} at {self._length} tokens"
 
 
 def _tokenizer(config: PreprocessStage, examples: Examples, sequences: Sequences) -> Tokenizer:
@@ -112,7 +75,7 @@ def _tokenizer(config: PreprocessStage, examples: Examples, sequences: Sequences
     folder.mkdir()
     if training:
         try:
-            train_wordpiece(_texts(examples), training.vocabulary_size, training.lowercase).save(folder)
+            train_wordpiece(texts(examples), training.vocabulary_size, training.lowercase).save(folder)
         except ValueError as error:
             raise UserError(f"preprocess.tokenizer.train: {error}") from error
     else:
@@ -120,25 +83,3 @@ def _tokenizer(config: PreprocessStage, examples: Examples, sequences: Sequences
         assert preset is not None
         open_tokenizer(preset).save(folder)
     return open_tokenizer(folder)
-
-
-def _texts(examples: Examples) -> Iterator[str]:
-    columns = [name for name in (examples.properties["text"], examples.properties["text_b"]) if name]
-    for batch in read_batches(examples, "train", columns):
-        for column in batch.columns:
-            yield from column.to_pylist()
-
-
-def _dropped(batch: pa.RecordBatch, split: str, rows: np.ndarray, verdict: np.ndarray) -> pa.RecordBatch:
-    dropped = verdict != KEPT
-    reasons = [REASONS[int(one)] for one in verdict[dropped]]
-    ids = batch.column("id").filter(pa.array(dropped))
-    return pa.RecordBatch.from_arrays(
-        [
-            ids,
-            pa.array([split] * len(reasons), pa.string()),
-            pa.array(rows[dropped], pa.int64()),
-            pa.array(reasons, pa.string()),
-        ],
-        schema=_EXCLUDED,
-    )

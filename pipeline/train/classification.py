@@ -14,7 +14,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
 from lmworks.models.backend import choose_precision
-from lmworks.models.fused_encoder import fused_encoders
+from lmworks.models.fused_transformer import fused_layers
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.evaluate.classification import confusion, measure
 from lmworks.pipeline.evaluate.figures import confusion_png
@@ -120,7 +120,7 @@ class Trainer:
     def _compute(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> None:
         variables = self.classifier.trainable_variables
         seed = self._seed + tf.cast(self._adamw.iterations, tf.int32)
-        with fused_encoders(self.classifier, seed), tf.GradientTape() as tape:
+        with fused_layers(self.classifier, seed), tf.GradientTape() as tape:
             logits = tf.cast(self.classifier(inputs, training=True), tf.float32)
             classes = logits.shape[-1]
             targets = tf.one_hot(labels, classes) * (1.0 - self.smoothing) + self.smoothing / classes

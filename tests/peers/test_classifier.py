@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from lmworks.configs.schema import Model
 from lmworks.models import text_classification
-from lmworks.models.fused_encoder import fused_encoders
+from lmworks.models.fused_transformer import fused_layers
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.models.wordpiece import train_wordpiece
 from lmworks.pipeline.train.fast_adamw import FastAdamW
@@ -86,7 +86,7 @@ def test_pooled_output_and_its_gradients_equal_pytorch(theirs, classifier):
 
     @tf.function
     def compute(seed):
-        with fused_encoders(model, seed), tf.GradientTape() as tape:
+        with fused_layers(model, seed), tf.GradientTape() as tape:
             found = model.backbone(inputs, training=True)["pooled_output"]
             loss = tf.reduce_sum(found * weight)
         return found, {path: tf.convert_to_tensor(g) for path, g in tape.gradient(loss, variables).items()}

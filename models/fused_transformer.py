@@ -1,4 +1,4 @@
-"""KerasHub's `TransformerEncoder` in training, faster on a CPU: same weights, same mathematics, fewer passes over memory.
+"""KerasHub's Transformer layers in training, faster on a CPU: same weights, same mathematics, fewer passes over memory.
 
 Keras runs a layer as a long row of small kernels, each of which reads and writes the whole activation. Here only the matrix
 products are kernels of their own; everything between two of them (bias, activation, dropout, residual, normalisation,
@@ -18,7 +18,7 @@ import keras_hub
 import tensorflow as tf
 
 
-class _Fused:
+class Fused:
     """A function of tensors as one XLA program, and its gradient as another one that starts from the same inputs.
 
     Inputs that are no floating point numbers (masks, seeds) get no gradient.
@@ -70,32 +70,70 @@ def _dropped(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 @functools.cache
-def _activate(activation: Callable[[Any], Any]) -> _Fused:
+def _activate(activation: Callable[[Any], Any]) -> Fused:
     """[rows, width] + bias → activation."""
 
     def compute(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         return tf.cast(activation(tf.cast(x, tf.float32) + bias), x.dtype)
 
-    return _Fused(compute)
+    return Fused(compute)
 
 
 @functools.cache
-def _join(rate: float, epsilon: float) -> _Fused:
+def _join(rate: float, epsilon: float) -> Fused:
     """LayerNorm(residual + dropout(x + bias)), all [rows, width]; moments in float32 (Ba et al. 2016, arXiv:1607.06450)."""
 
     def compute(
         x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         total = _dropped(tf.cast(x, tf.float32) + bias, rate, seed) + tf.cast(residual, tf.float32)
-        centred = total - tf.reduce_mean(total, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        return tf.cast(centred * tf.math.rsqrt(variance + epsilon) * gamma + beta, x.dtype)
+        return tf.cast(_normal(total, epsilon, gamma, beta), x.dtype)
 
-    return _Fused(compute)
+    return Fused(compute)
+
+
+def _normal(x: tf.Tensor, epsilon: float, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    return centred * tf.math.rsqrt(variance + epsilon) * gamma + beta
 
 
 @functools.cache
-def _split_heads(heads: int) -> _Fused:
+def _normalise(epsilon: float) -> Fused:
+    """LayerNorm of x [rows, width]."""
+
+    def compute(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+        return tf.cast(_normal(tf.cast(x, tf.float32), epsilon, gamma, beta), x.dtype)
+
+    return Fused(compute)
+
+
+@functools.cache
+def _add(rate: float) -> Fused:
+    """Residual + dropout(x + bias), all [rows, width]."""
+
+    def compute(x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        total = _dropped(tf.cast(x, tf.float32) + bias, rate, seed) + tf.cast(residual, tf.float32)
+        return tf.cast(total, x.dtype)
+
+    return Fused(compute)
+
+
+@functools.cache
+def _add_normalise(rate: float, epsilon: float) -> Fused:
+    """What `_add` gives, and its LayerNorm."""
+
+    def compute(
+        x: tf.Tensor, bias: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        total = _dropped(tf.cast(x, tf.float32) + bias, rate, seed) + tf.cast(residual, tf.float32)
+        return tf.cast(total, x.dtype), tf.cast(_normal(total, epsilon, gamma, beta), x.dtype)
+
+    return Fused(compute)
+
+
+@functools.cache
+def _split_heads(heads: int) -> Fused:
     """[batch, length, 3 · width] + bias → queries (scaled), keys, values: [batch, heads, length, width / heads]."""
 
     def compute(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -104,53 +142,103 @@ def _split_heads(heads: int) -> _Fused:
         queries, keys, values = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
         return tf.cast(queries * size**-0.5, x.dtype), tf.cast(keys, x.dtype), tf.cast(values, x.dtype)
 
-    return _Fused(compute)
+    return Fused(compute)
 
 
 @functools.cache
-def _weigh(rate: float) -> _Fused:
+def _weigh(rate: float) -> Fused:
     """Scores [batch, heads, length, length], mask [batch, length] → dropout(softmax) over the last axis, where the mask is true."""
 
     def compute(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         low = tf.where(mask[:, None, None, :], tf.cast(scores, tf.float32), -1e9)
         return tf.cast(_dropped(tf.nn.softmax(low), rate, seed), scores.dtype)
 
-    return _Fused(compute)
+    return Fused(compute)
 
 
 @functools.cache
-def _drop(rate: float) -> _Fused:
-    return _Fused(lambda x, seed: tf.cast(_dropped(x, rate, seed), x.dtype))
+def _weigh_causal(rate: float) -> Fused:
+    """Scores [batch, heads, length, length] → dropout(softmax) over the last axis up to each position itself."""
+
+    def compute(scores: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        places = tf.range(tf.shape(scores)[-1])
+        low = tf.where(places[None, :] <= places[:, None], tf.cast(scores, tf.float32), -1e9)
+        return tf.cast(_dropped(tf.nn.softmax(low), rate, seed), scores.dtype)
+
+    return Fused(compute)
+
+
+@functools.cache
+def _drop(rate: float) -> Fused:
+    return Fused(lambda x, seed: tf.cast(_dropped(x, rate, seed), x.dtype))
+
+
+def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(x, tf.cast(tf.reshape(kernel, [x.shape[-1], -1]), x.dtype))
+
+
+def _attend(layer: Any, rows: tf.Tensor, shape: tf.Tensor, weigh: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Context of self-attention before its output projection, for rows [batch · length, width].
+
+    Args:
+        layer: a `TransformerEncoder` or `TransformerDecoder`.
+        rows: what attends.
+        shape: int32 [2], batch and length.
+        weigh: turns scores [batch, heads, length, length] into weights.
+    """
+    attention, width = layer._self_attention_layer, rows.shape[-1]
+    projections = attention._query_dense, attention._key_dense, attention._value_dense
+    kernel = tf.concat([tf.reshape(_whole(one.kernel), [width, -1]) for one in projections], axis=1)
+    bias = tf.concat([tf.reshape(_whole(one.bias), [-1]) for one in projections], axis=0)
+    together = tf.reshape(_product(rows, kernel), [shape[0], shape[1], 3 * width])
+    queries, keys, values = _split_heads(layer.num_heads)(together, bias)
+    weights = weigh(tf.matmul(queries, keys, transpose_b=True))
+    return tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, width])
 
 
 def _encode(
     layer: keras_hub.layers.TransformerEncoder, x: tf.Tensor, mask: tf.Tensor, seed: Callable[[], tf.Tensor]
 ) -> tf.Tensor:
-    """What `layer.call` computes in training, for x [batch, length, width] and mask bool [batch, length]."""
-    dtype, width = x.dtype, x.shape[-1]
-    batch, length = tf.shape(x)[0], tf.shape(x)[1]
-    attention, rate = layer._self_attention_layer, float(layer.dropout)
-    projections = attention._query_dense, attention._key_dense, attention._value_dense
-
-    def product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(x, tf.cast(tf.reshape(kernel, [x.shape[-1], -1]), dtype))
+    """What `layer.call` computes in training, for x [batch, length, width] and mask bool [batch, length]; post-norm."""
+    rate, width = float(layer.dropout), x.shape[-1]
 
     def join(x: tf.Tensor, dense: Any, residual: tf.Tensor, norm: keras.layers.LayerNormalization) -> tf.Tensor:
-        x, fused = product(x, _whole(dense.kernel)), _join(rate, float(norm.epsilon))
-        return fused(x, _whole(dense.bias), residual, _whole(norm.gamma), _whole(norm.beta), seed())
+        fused = _join(rate, float(norm.epsilon))
+        product = _product(x, _whole(dense.kernel))
+        return fused(product, _whole(dense.bias), residual, _whole(norm.gamma), _whole(norm.beta), seed())
 
     rows = tf.reshape(x, [-1, width])
-    kernel = tf.concat([tf.reshape(_whole(one.kernel), [width, -1]) for one in projections], axis=1)
-    bias = tf.concat([tf.reshape(_whole(one.bias), [-1]) for one in projections], axis=0)
-    together = tf.reshape(product(rows, kernel), [batch, length, 3 * width])
-    queries, keys, values = _split_heads(layer.num_heads)(together, bias)
-    weights = _weigh(rate)(tf.matmul(queries, keys, transpose_b=True), mask, seed())
-    context = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, width])
-    rows = join(context, attention._output_dense, rows, layer._self_attention_layer_norm)
+    context = _attend(layer, rows, tf.shape(x)[:2], lambda scores: _weigh(rate)(scores, mask, seed()))
+    rows = join(context, layer._self_attention_layer._output_dense, rows, layer._self_attention_layer_norm)
     wide = layer._feedforward_intermediate_dense
-    hidden = _activate(layer.activation)(product(rows, _whole(wide.kernel)), _whole(wide.bias))
+    hidden = _activate(layer.activation)(_product(rows, _whole(wide.kernel)), _whole(wide.bias))
     rows = join(hidden, layer._feedforward_output_dense, rows, layer._feedforward_layer_norm)
-    return tf.reshape(rows, [batch, length, width])
+    return tf.reshape(rows, tf.shape(x))
+
+
+def _decode(layer: keras_hub.layers.TransformerDecoder, x: tf.Tensor, seed: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """What `layer.call` computes in training, for x [batch, length, width]; pre-norm, causal.
+
+    A padding mask is not needed: padding stands on the right, where no token before it looks.
+    """
+    rate, width = float(layer.dropout), x.shape[-1]
+    first, second = layer._self_attention_layer_norm, layer._feedforward_layer_norm
+    rows = tf.reshape(x, [-1, width])
+    normal = _normalise(float(first.epsilon))(rows, _whole(first.gamma), _whole(first.beta))
+    context = _attend(layer, normal, tf.shape(x)[:2], lambda scores: _weigh_causal(rate)(scores, seed()))
+    dense = layer._self_attention_layer._output_dense
+    rows, normal = _add_normalise(rate, float(second.epsilon))(
+        _product(context, _whole(dense.kernel)),
+        _whole(dense.bias),
+        rows,
+        _whole(second.gamma),
+        _whole(second.beta),
+        seed(),
+    )
+    wide, narrow = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
+    hidden = _activate(layer.activation)(_product(normal, _whole(wide.kernel)), _whole(wide.bias))
+    rows = _add(rate)(_product(hidden, _whole(narrow.kernel)), _whole(narrow.bias), rows, seed())
+    return tf.reshape(rows, tf.shape(x))
 
 
 def _whole(variable: Any) -> tf.Tensor:
@@ -158,14 +246,23 @@ def _whole(variable: Any) -> tf.Tensor:
     return tf.convert_to_tensor(variable._value)
 
 
-def _can_fuse(layer: keras.layers.Layer) -> bool:
-    """Whether the layer is what `_encode` computes: post-norm as in BERT, trained with plain weights."""
-    if type(layer) is not keras_hub.layers.TransformerEncoder or layer.normalize_first:
-        return False
+def _plain(layer: Any) -> bool:
+    """Whether a Transformer layer's matrices are plain weights."""
     attention = layer._self_attention_layer
     dense = [attention._query_dense, attention._key_dense, attention._value_dense, attention._output_dense]
     dense += [layer._feedforward_intermediate_dense, layer._feedforward_output_dense]
     return all(one.bias is not None and not one.lora_enabled and one.quantization_mode is None for one in dense)
+
+
+def _can_encode(layer: keras.layers.Layer) -> bool:
+    """Whether the layer is what `_encode` computes: post-norm as in BERT."""
+    return type(layer) is keras_hub.layers.TransformerEncoder and not layer.normalize_first and _plain(layer)
+
+
+def _can_decode(layer: keras.layers.Layer) -> bool:
+    """Whether the layer is what `_decode` computes: pre-norm without cross-attention, as in GPT-2."""
+    simple = type(layer) is keras_hub.layers.TransformerDecoder and layer.normalize_first
+    return simple and layer._cross_attention_layer is None and _plain(layer)
 
 
 def _can_take(layer: keras.layers.Layer) -> bool:
@@ -179,19 +276,21 @@ _EMBEDDING_CALLS = (keras.layers.Embedding.call, keras.layers.ReversibleEmbeddin
 
 
 @contextlib.contextmanager
-def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
-    """Within it, the model's encoder layers and dropouts run fused where they are called with `training=True`.
+def fused_layers(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
+    """Within it, the model's Transformer layers and dropouts run fused where they are called with `training=True`.
 
-    Open it where a training step is traced. Layers that are not KerasHub's post-norm `TransformerEncoder`, or that carry LoRA
-    or quantised weights, run as Keras has them, and so does every layer on another backend than TensorFlow.
+    Open it where a training step is traced. Layers that are not KerasHub's post-norm `TransformerEncoder` or pre-norm
+    `TransformerDecoder`, or that carry LoRA or quantised weights, run as Keras has them, and so does every layer on another
+    backend than TensorFlow.
 
     Args:
         model: the model that is called inside.
         seed: int32 scalar that decides all dropout; give it another value in every step.
     """
     layers = list(model._flatten_layers(include_self=False))
-    encoders = [layer for layer in layers if _can_fuse(layer)]
-    inside = {id(part) for encoder in encoders for part in encoder._flatten_layers(include_self=False)}
+    encoders = [layer for layer in layers if _can_encode(layer)]
+    decoders = [layer for layer in layers if _can_decode(layer)]
+    inside = {id(part) for layer in (*encoders, *decoders) for part in layer._flatten_layers(include_self=False)}
     dropouts = [layer for layer in layers if type(layer) is keras.layers.Dropout and id(layer) not in inside]
     embeddings = [layer for layer in layers if _can_take(layer)]
     sites = itertools.count()
@@ -211,6 +310,16 @@ def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
                     inputs, padding_mask=padding_mask, attention_mask=attention_mask, training=training, **others
                 )
             return _encode(layer, tf.cast(inputs, layer.compute_dtype), tf.cast(padding_mask, tf.bool), next_seed)
+
+        return call
+
+    def decoder_call(layer: Any) -> Callable[..., Any]:
+        plain = layer.call
+
+        def call(inputs: Any, decoder_padding_mask: Any = None, training: Any = None, **others: Any) -> Any:
+            if training is not True or any(one is not None for one in others.values()):
+                return plain(inputs, decoder_padding_mask=decoder_padding_mask, training=training, **others)
+            return _decode(layer, tf.cast(inputs, layer.compute_dtype), next_seed)
 
         return call
 
@@ -235,7 +344,7 @@ def fused_encoders(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
 
         return call
 
-    calls = {encoder_call: encoders, dropout_call: dropouts, embedding_call: embeddings}
+    calls = {encoder_call: encoders, decoder_call: decoders, dropout_call: dropouts, embedding_call: embeddings}
     try:
         for make, changed in calls.items():
             for layer in changed:

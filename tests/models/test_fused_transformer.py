@@ -1,4 +1,4 @@
-"""The fused encoder against Keras's own layers."""
+"""The fused layers against Keras's own."""
 
 import keras
 import keras_hub
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lmworks.models import fused_encoder
-from lmworks.models.fused_encoder import fused_encoders
+from lmworks.models import fused_transformer
+from lmworks.models.fused_transformer import fused_layers
 
 
 def _classifier(dropout: float, dtype: str = "float32", kind: str = "Bert"):
@@ -39,7 +39,7 @@ def _step(model, inputs, seed=None):
 
     if seed is None:
         return compute(0)
-    with fused_encoders(model, seed):
+    with fused_layers(model, seed):
         return compute(seed)
 
 
@@ -47,14 +47,49 @@ def _step(model, inputs, seed=None):
 def test_same_values_and_gradients_without_dropout(kind, monkeypatch):
     model, inputs = _classifier(0.0, kind=kind), _inputs(kind)
     calls = []
-    plain = fused_encoder._encode
-    monkeypatch.setattr(fused_encoder, "_encode", lambda *a: calls.append(1) or plain(*a))
+    plain = fused_transformer._encode
+    monkeypatch.setattr(fused_transformer, "_encode", lambda *a: calls.append(1) or plain(*a))
     logits, gradients = _step(model, inputs)
     fused_logits, fused_gradients = _step(model, inputs, tf.constant(5))
     assert len(calls) == 2, "both layers must have run fused"
     np.testing.assert_allclose(fused_logits, logits, atol=1e-5)
     for one, other, variable in zip(fused_gradients, gradients, model.trainable_variables, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5, err_msg=variable.path)
+
+
+def _language_model(dropout: float = 0.0, dtype: str = "float32"):
+    keras.utils.set_random_seed(3)
+    sizes = {"vocabulary_size": 50, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
+    backbone = keras_hub.models.GPT2Backbone(**sizes, max_sequence_length=16, dropout=dropout, dtype=dtype)
+    return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
+
+
+def test_a_decoder_has_the_same_values_and_gradients_on_real_tokens(monkeypatch):
+    model = _language_model()
+    for variable in model.trainable_variables:  # biases and norms that are not zero and one
+        variable.assign(variable + 0.05 * keras.random.normal(variable.shape, seed=len(variable.path)))
+    inputs = _inputs("GPT2")
+    weights = tf.constant(inputs["padding_mask"][..., None] * np.linspace(-1, 1, 50), tf.float32)
+    calls = []
+    plain = fused_transformer._decode
+    monkeypatch.setattr(fused_transformer, "_decode", lambda *a: calls.append(1) or plain(*a))
+
+    @tf.function
+    def compute(seed):
+        with tf.GradientTape() as tape:
+            logits = tf.cast(model(inputs, training=True), tf.float32)
+            loss = tf.reduce_sum(tf.nn.log_softmax(logits) * weights)
+        found = tape.gradient(loss, [one.value for one in model.trainable_variables])
+        return logits, [tf.convert_to_tensor(one) for one in found]
+
+    logits, gradients = compute(0)
+    with fused_layers(model, tf.constant(5)):
+        fused_logits, fused_gradients = compute(tf.constant(5))
+    assert len(calls) == 2, "both layers must have run fused"
+    real = inputs["padding_mask"]
+    np.testing.assert_allclose(fused_logits[real], logits[real], atol=1e-5)
+    for one, other, variable in zip(fused_gradients, gradients, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-5, err_msg=variable.path)
 
 
 def test_bfloat16_is_no_further_from_float32_than_keras():
@@ -75,7 +110,7 @@ def test_dropout_is_a_function_of_the_seed():
 
 def test_dropout_keeps_the_asked_share_and_the_mean():
     ones = tf.ones([1000, 384])
-    drop = fused_encoder._drop(0.1)
+    drop = fused_transformer._drop(0.1)
     masks = np.stack([drop(ones, tf.constant(seed)).numpy() != 0 for seed in (7, 8, -9)])
     # Standard error of the share over 384,000 draws is 0.0005; of a column over 1,000 it is 0.0095.
     np.testing.assert_allclose(masks.mean((1, 2)), 0.9, atol=0.0025)
@@ -89,9 +124,9 @@ def test_dropout_keeps_the_asked_share_and_the_mean():
 def test_the_layers_are_theirs_again_afterwards():
     model, inputs = _classifier(0.0), _inputs()
     before = [layer.call for layer in model._flatten_layers()]
-    with pytest.raises(RuntimeError), fused_encoders(model, tf.constant(1)):
+    with pytest.raises(RuntimeError), fused_layers(model, tf.constant(1)):
         raise RuntimeError
     assert [layer.call for layer in model._flatten_layers()] == before
-    with fused_encoders(model, tf.constant(1)):
+    with fused_layers(model, tf.constant(1)):
         evaluated = model(inputs, training=False)
     np.testing.assert_array_equal(evaluated, model(inputs, training=False))

@@ -1,0 +1,98 @@
+"""Losses of language models: sums over real targets, to be divided by the number of targets of the whole optimizer step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+_MOST_LOGITS = 1 << 26
+"""Logits that are held at once; more rows are worked on in turn."""
+
+
+def cross_entropy(
+    states: tf.Tensor,
+    embeddings: tf.Tensor,
+    targets: tf.Tensor,
+    weights: tf.Tensor,
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    bias: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross-entropy of a softmax over a vocabulary, summed over targets, in nats.
+
+    The logits `states · embeddingsᵀ + bias` are computed in the states' precision, everything after them in float32. The
+    gradient is computed along with the loss, from the same softmax, so that logits are neither kept nor computed twice.
+
+    Args:
+        states: float [n, width].
+        embeddings: float32 [vocabulary, width].
+        targets: int32 [n].
+        weights: float32 [n], 0 where there is no target; no gradient flows into them.
+        smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        z_loss: weight of the squared log-normaliser (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+        bias: float32 [vocabulary].
+
+    Returns:
+        What is trained, and the plain cross-entropy, without smoothing and z-loss, to be reported: float32 scalars.
+    """
+    vocabulary = embeddings.shape[0]
+    rows = max(1, _MOST_LOGITS // vocabulary)
+    parts = -(-states.shape[0] // rows) if states.shape[0] else 1
+
+    @tf.custom_gradient
+    def compute(
+        states: tf.Tensor, embeddings: tf.Tensor, bias: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], object]:
+        matrix = tf.cast(embeddings, states.dtype)
+        trained, plain, to_states, to_matrix, to_bias = [], [], [], [], []
+        for part in range(parts):
+            begin, end = part * rows, (part + 1) * rows if part + 1 < parts else None
+            some = states[begin:end]
+            logits = tf.cast(tf.matmul(some, matrix, transpose_b=True), tf.float32) + bias
+            loss, nll, slope = _softmax(logits, targets[begin:end], weights[begin:end], smoothing, z_loss, states.dtype)
+            trained.append(loss)
+            plain.append(nll)
+            to_states.append(tf.matmul(slope, matrix))
+            to_matrix.append(tf.cast(tf.matmul(slope, some, transpose_a=True), tf.float32))
+            to_bias.append(tf.reduce_sum(tf.cast(slope, tf.float32), axis=0))
+
+        def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            wide = tf.cast(tf.concat(to_states, 0), tf.float32) * upstream
+            return tf.cast(wide, states.dtype), tf.add_n(to_matrix) * upstream, tf.add_n(to_bias) * upstream
+
+        return (tf.add_n(trained), tf.add_n(plain)), gradient
+
+    return compute(states, embeddings, tf.zeros([vocabulary]) if bias is None else bias)
+
+
+def _softmax(
+    logits: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, smoothing: float, z_loss: float, dtype: tf.DType
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Trained loss, plain loss, and the trained one's gradient by the logits: `dtype` [n, vocabulary]."""
+    chances = tf.nn.softmax(logits)
+    # The largest chance is never tiny, so this is exact where the target's own chance underflows.
+    normalizer = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(chances, axis=1))
+    chosen = tf.gather(logits, targets, batch_dims=1)
+    nll = normalizer - chosen
+    loss = nll + z_loss * tf.square(normalizer) if z_loss else nll
+    if smoothing:
+        loss += smoothing * (chosen - tf.reduce_mean(logits, axis=1))
+    scale = weights * (1.0 + 2.0 * z_loss * normalizer)
+    slope = _slope(float(smoothing), dtype)(chances, scale, weights, targets)
+    return tf.reduce_sum(loss * weights), tf.reduce_sum(nll * weights), slope
+
+
+@functools.cache
+def _slope(smoothing: float, dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    """The gradient from the softmax in one pass over memory."""
+
+    @functools.partial(tf.function, jit_compile=True, autograph=False, reduce_retracing=True)
+    def compute(chances: tf.Tensor, scale: tf.Tensor, weights: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        vocabulary = tf.shape(chances)[1]
+        hit = tf.range(vocabulary)[None, :] == targets[:, None]
+        wanted = tf.where(hit, 1.0 - smoothing, 0.0) + smoothing / tf.cast(vocabulary, tf.float32)
+        return tf.cast(chances * scale[:, None] - wanted * weights[:, None], dtype)
+
+    return compute

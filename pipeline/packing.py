@@ -1,0 +1,117 @@
+"""Documents as one long stream of tokens, cut into full sequences: no token lost, none repeated, nothing read that is not asked for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from lmworks.pipeline.tables import files_of
+from lmworks.tfx.artifacts import Sequences
+
+
+class DocumentTable:
+    """One split of tokenised documents. The token ids stay on disk until they are asked for.
+
+    Attributes:
+        lengths: int32 [documents], tokens of each.
+        bytes: int64 [documents], of each one's text in UTF-8.
+        ids: the documents' ids.
+        rows: int64 [documents], their positions in the examples.
+    """
+
+    def __init__(self, sequences: Sequences, split: str) -> None:
+        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files_of(sequences, split)]
+        table = pa.concat_tables(tables)
+        chunks = table.column("token_ids").chunks
+        self._values = [chunk.values.to_numpy() for chunk in chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        self.lengths = table.column("length").to_numpy()
+        self.bytes = table.column("bytes").to_numpy()
+        self.ids = table.column("id")
+        self.rows = table.column("row").to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def tokens(self, document: int, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Token ids of a document, or those from `begin` to before `end`: int32 [tokens], a view."""
+        chunk = int(np.searchsorted(self._starts, document, side="right")) - 1
+        first, last = self._offsets[chunk][document - self._starts[chunk] :][:2]
+        return self._values[chunk][first + begin : last if end is None else min(first + end, last)]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """One epoch: documents in an order of its own, each followed by one border token, cut into sequences.
+
+    The stream's tokens are numbered 0, 1, … `tokens`; sequence r holds those from `length * r - offset` on, `length` of
+    them. Where the cuts fall differs from epoch to epoch, by `offset`; the first and the last sequence may be short. All of
+    it is a pure function of the arguments.
+
+    Args:
+        lengths: int [documents], tokens of each, without the border.
+        length: tokens per sequence.
+        seed: of the run.
+        epoch: 0, 1, …; None keeps the documents' own order and cuts at 0.
+    """
+
+    lengths: np.ndarray
+    length: int
+    seed: int
+    epoch: int | None
+
+    @functools.cached_property
+    def order(self) -> np.ndarray:
+        """The documents' order: int64 [documents]."""
+        count = len(self.lengths)
+        return np.arange(count) if self.epoch is None else self._random(0).permutation(count)
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """Where each document begins in the stream, in stream order, and the stream's end: int64 [documents + 1]."""
+        return np.concatenate([[0], np.cumsum(self.lengths[self.order].astype(np.int64) + 1)])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the stream, borders counted."""
+        return int(self.starts[-1])
+
+    @functools.cached_property
+    def offset(self) -> int:
+        """Tokens that the first sequence lacks."""
+        return 0 if self.epoch is None else int(self._random(1).integers(min(self.length, self.tokens)))
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences there are."""
+        return -(-(self.tokens + self.offset) // self.length)
+
+    @functools.cached_property
+    def sequence_order(self) -> np.ndarray:
+        """The order in which sequences are trained on: int64 [sequences]."""
+        return np.arange(self.sequences) if self.epoch is None else self._random(2).permutation(self.sequences)
+
+    def span(self, sequence: int) -> tuple[int, int]:
+        """First token of a sequence, and the one after its last."""
+        begin = sequence * self.length - self.offset
+        return max(begin, 0), min(begin + self.length, self.tokens)
+
+    def read(self, table: DocumentTable, begin: int, end: int, border: int) -> np.ndarray:
+        """The stream's tokens from `begin` to before `end`: int32 [end - begin]; what stands before token 0 is a border."""
+        parts = [np.full(max(0, -begin), border, np.int32)]
+        begin = max(begin, 0)
+        place = int(np.searchsorted(self.starts, begin, side="right")) - 1
+        while begin < end:
+            document, start, after = int(self.order[place]), int(self.starts[place]), int(self.starts[place + 1])
+            parts.append(table.tokens(document, begin - start, end - start))
+            if end >= after:
+                parts.append(np.array([border], np.int32))
+            begin, place = after, place + 1
+        return np.concatenate(parts)
+
+    def _random(self, purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch or 0, purpose]))

@@ -1,0 +1,112 @@
+"""Token ids of whole documents, for language models; the trainer packs them into sequences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import PreprocessStage
+from lmworks.models.bytepair import BytePair, train_bytepair
+from lmworks.models.tokenizer import open_pieces
+from lmworks.models.wordpiece import WordPiece, train_wordpiece
+from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
+from lmworks.pipeline.preset import local_preset
+from lmworks.tfx.artifacts import Examples, Sequences
+
+_PIECE = 1 << 16
+"""Characters of a document that are tokenised at once, so that a long one occupies all cores and little memory."""
+_LONGEST_WORD = 1 << 18
+_BORDER = re.compile(r"(?<=[^\s\x1c-\x1f])[ \n]")
+
+
+class Documents:
+    """One row per document: all of its tokens, without special ones."""
+
+    schema = pa.schema(
+        {
+            "id": pa.string(),
+            "row": pa.int64(),  # of the example in its split
+            "token_ids": pa.list_(pa.int32()),
+            "length": pa.int32(),  # tokens
+            "bytes": pa.int64(),  # of the text in UTF-8
+        }
+    )
+
+    def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
+        self._text = examples.properties["text"]
+        self._length = config.sequence_length
+        self._pieces = _pieces(config, examples, sequences)
+        self._tokens = self._bytes = 0
+
+    def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
+        """Token ids of one batch of examples."""
+        documents = batch.column(self._text).to_pylist()
+        cut = [list(pieces_of(text)) for text in documents]
+        found = self._pieces.encode([piece for pieces in cut for piece in pieces])
+        flat = np.concatenate([*found, np.zeros(0, np.int32)])
+        of_piece = np.cumsum([0, *map(len, found)])
+        offsets = of_piece[np.cumsum([0, *map(len, cut)])]
+        sizes = [len(text.encode()) for text in documents]
+        self._tokens += len(flat)
+        self._bytes += sum(sizes)
+        return pa.RecordBatch.from_arrays(
+            [
+                batch.column("id"),
+                pa.array(rows, pa.int64()),
+                pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, pa.int32())),
+                pa.array(np.diff(offsets), pa.int32()),
+                pa.array(sizes, pa.int64()),
+            ],
+            schema=self.schema,
+        )
+
+    def properties(self) -> dict[str, Any]:
+        """The tokenizer's kind and how much text its tokens hold."""
+        kind = "wordpiece" if isinstance(self._pieces, WordPiece) else "bpe"
+        return {"tokenizer": kind, "tokens": self._tokens, "bytes": self._bytes}
+
+    def summary(self) -> str:
+        """Tokens, and bytes that one of them stands for."""
+        return (
+            f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
+            f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
+        )
+
+
+def pieces_of(text: str) -> Iterator[str]:
+    """Cuts a long text before blanks, where every tokenizer has a border: the pieces' tokens are the text's.
+
+    A stretch of a quarter million characters without a blank is cut all the same.
+    """
+    begin = 0
+    while len(text) - begin > _PIECE:
+        border = _BORDER.search(text, begin + _PIECE, begin + _LONGEST_WORD)
+        end = border.start() if border else min(begin + _LONGEST_WORD, len(text))
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
+
+
+def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -> WordPiece | BytePair:
+    training = config.tokenizer.train
+    folder = sequences.path / TOKENIZER
+    kind: Literal["wordpiece", "bpe"] = "wordpiece" if config.task == "masked_lm" else "bpe"
+    if training:
+        corpus = (piece for text in texts(examples) for piece in pieces_of(text))
+        try:
+            if kind == "wordpiece":
+                train_wordpiece(corpus, training.vocabulary_size, training.lowercase).save(folder)
+            else:
+                train_bytepair(corpus, training.vocabulary_size).save(folder)
+        except ValueError as error:
+            raise UserError(f"preprocess.tokenizer.train: {error}") from error
+    else:
+        preset = local_preset(config.preset)
+        assert preset is not None
+        open_pieces(preset, kind).save(folder)
+    return open_pieces(folder, kind)

@@ -1,0 +1,105 @@
+"""Examples to token sequences, whatever the task: selection, the record of dropped rows, sharded tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import PreprocessStage
+from lmworks.pipeline.preprocess.selection import KEPT, REASONS, select
+from lmworks.pipeline.tables import ShardWriter, read_batches
+from lmworks.tfx.artifacts import Examples, Sequences
+from lmworks.tfx.progress import report
+
+TOKENIZER = "tokenizer"
+"""Folder of the tokenizer inside the artifact."""
+
+_EXCLUDED = pa.schema({"id": pa.string(), "split": pa.string(), "row": pa.int64(), "reason": pa.string()})
+_BATCH = 1024
+
+
+class Encoder(Protocol):
+    """What a task knows of its sequences."""
+
+    schema: pa.Schema
+
+    def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
+        """Sequences of a batch of examples that stand at these int64 [batch] positions of their split."""
+
+    def properties(self) -> dict[str, Any]:
+        """What the artifact says of all sequences; read at the end."""
+
+    def summary(self) -> str:
+        """The same for the user, in a few words."""
+
+
+def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
+    """Writes all splits, the tokenizer and the excluded rows."""
+    encoder = _encoder(config, examples, sequences)
+    splits = list(examples.properties["splits"])
+    total = sum(examples.properties["splits"].values())
+    kept, done = {}, 0
+    with pq.ParquetWriter(sequences.path / "excluded.parquet", _EXCLUDED) as excluded:
+        for split in splits:
+            verdicts = select(config, examples, split)
+            start = kept[split] = 0
+            with ShardWriter(sequences.path, split, encoder.schema, "arrow") as writer:
+                for batch in read_batches(examples, split, batch_size=_BATCH):
+                    verdict = verdicts[start : start + len(batch)]
+                    rows = np.arange(start, start + len(batch))
+                    excluded.write_batch(_dropped(batch, split, rows, verdict))
+                    found = encoder.encode(batch.filter(pa.array(verdict == KEPT)), rows[verdict == KEPT])
+                    writer.write(found)
+                    kept[split] += len(found)
+                    start += len(batch)
+                    done += len(batch)
+                    report(done, total, "rows")
+            if not kept[split]:
+                raise UserError(
+                    f"preprocess: no row of {split} is left; see deduplicate, decontaminate and the length bounds"
+                )
+    told = ", ".join(f"{count:,} {split}" for split, count in kept.items())
+    sequences.properties |= {
+        "sequence_length": config.sequence_length,
+        "splits": kept,
+        **encoder.properties(),
+        "summary": f"{told} rows, {total - sum(kept.values()):,} dropped, {encoder.summary()}",
+    }
+
+
+def texts(examples: Examples) -> Iterator[str]:
+    """All texts of the training split, for training a tokenizer."""
+    columns = [name for name in (examples.properties["text"], examples.properties["text_b"]) if name]
+    for batch in read_batches(examples, "train", columns):
+        for column in batch.columns:
+            yield from column.to_pylist()
+
+
+def _encoder(config: PreprocessStage, examples: Examples, sequences: Sequences) -> Encoder:
+    if config.task == "text_classification":
+        from lmworks.pipeline.preprocess.classification import TextPairs
+
+        return TextPairs(config, examples, sequences)
+    from lmworks.pipeline.preprocess.documents import Documents
+
+    return Documents(config, examples, sequences)
+
+
+def _dropped(batch: pa.RecordBatch, split: str, rows: np.ndarray, verdict: np.ndarray) -> pa.RecordBatch:
+    dropped = verdict != KEPT
+    reasons = [REASONS[int(one)] for one in verdict[dropped]]
+    ids = batch.column("id").filter(pa.array(dropped))
+    return pa.RecordBatch.from_arrays(
+        [
+            ids,
+            pa.array([split] * len(reasons), pa.string()),
+            pa.array(rows[dropped], pa.int64()),
+            pa.array(reasons, pa.string()),
+        ],
+        schema=_EXCLUDED,
+    )

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from lmworks.pipeline.packing import Packing
+
+BORDER = -1
+
+
+class Table:
+    """Documents whose tokens say where they come from."""
+
+    def __init__(self, lengths):
+        self.lengths = np.array(lengths)
+        self.documents = [np.arange(length) + 1000 * (index + 1) for index, length in enumerate(lengths)]
+
+    def tokens(self, document, begin=0, end=None):
+        return self.documents[document][begin:end]
+
+
+@pytest.mark.parametrize("lengths", [[5, 0, 17, 1, 1, 40], [3], [0, 0], [8, 8, 7, 15]])
+@pytest.mark.parametrize("epoch", [None, 0, 1, 2])
+@pytest.mark.parametrize("length", [4, 8, 64])
+def test_every_token_and_border_stands_in_one_sequence(lengths, epoch, length):
+    table = Table(lengths)
+    packing = Packing(table.lengths, length, 7, epoch)
+    assert sorted(packing.sequence_order) == list(range(packing.sequences))
+    parts = [packing.read(table, *packing.span(index), BORDER) for index in range(packing.sequences)]
+    assert all(0 < len(part) <= length for part in parts)
+    assert all(len(part) == length for part in parts[1:-1])
+    expected = [np.append(table.documents[index], BORDER) for index in packing.order]
+    assert np.concatenate(parts).tolist() == np.concatenate(expected).tolist()
+
+
+def test_what_stands_before_the_stream_is_a_border():
+    table = Table([3, 2])
+    packing = Packing(table.lengths, 4, 0, None)
+    assert packing.read(table, -1, 4, BORDER).tolist() == [BORDER, 1000, 1001, 1002, BORDER]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    lengths = np.full(50, 9)
+    same, again = Packing(lengths, 16, 1, 3), Packing(lengths, 16, 1, 3)
+    assert same.order.tolist() == again.order.tolist()
+    assert same.sequence_order.tolist() == again.sequence_order.tolist()
+    for other in (Packing(lengths, 16, 1, 4), Packing(lengths, 16, 2, 3)):
+        assert same.order.tolist() != other.order.tolist()
+    assert len({Packing(lengths, 16, 1, epoch).offset for epoch in range(20)}) > 5
