@@ -46,6 +46,7 @@ class Fused:
         self._run = run
 
     def __call__(self, *inputs: tf.Tensor) -> Any:
+        """Computes the function; a gradient tape sees one operation."""
         return self._run(*inputs)
 
 

@@ -1,4 +1,4 @@
-"""Documents as one long stream of tokens, cut into full sequences: no token lost, none repeated, nothing read that is not asked for."""
+"""Documents as one long stream of tokens, cut into full sequences: no token is lost or repeated."""
 
 from __future__ import annotations
 
