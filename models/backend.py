@@ -49,6 +49,11 @@ def choose_precision(asked: str) -> Precision:
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
 
+def dtype_of(precision: Precision) -> str:
+    """Keras's name of a precision: weights and reductions stay in float32."""
+    return "float32" if precision == "float32" else f"mixed_{precision}"
+
+
 def _cpu_flags() -> set[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

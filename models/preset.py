@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
 
 T = TypeVar("T")
 _LONGEST_REASON = 240
@@ -35,3 +38,38 @@ def open_preset(preset: str, load: Callable[[], T]) -> T:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " …"
         raise UserError(f"model.preset: {preset}: cannot be loaded: {reason}") from error
+
+
+def task_class(base: type, backbone: type, preset: str) -> Any:
+    """KerasHub's class of a task on a backbone.
+
+    Args:
+        base: the task's base class, such as `keras_hub.models.CausalLM`.
+        backbone: the class of the preset's backbone.
+        preset: as the user wrote it.
+
+    Raises:
+        UserError: there is none.
+    """
+    import keras_hub
+
+    members = (getattr(keras_hub.models, name) for name in dir(keras_hub.models))
+    for kind in members:
+        if isinstance(kind, type) and issubclass(kind, base) and getattr(kind, "backbone_cls", None) is backbone:
+            return kind
+    raise UserError(f"model.preset: {preset}: KerasHub has no {base.__name__} on a {backbone.__name__}")
+
+
+def to_float32(model: keras.Model) -> keras.Model:
+    """The same task's model with the same weights, computing in float32 whatever it was trained in; no preprocessor."""
+    import keras
+
+    config = model.get_config()
+    config.pop("preprocessor", None)
+    config["dtype"] = "float32"
+    backbone = {**model.backbone.get_config(), "dtype": "float32"}
+    config["backbone"] = type(model.backbone).from_config(backbone)
+    with keras.name_scope(""):
+        copy = type(model)(**config)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.preset import open_preset
+from lmworks.models.preset import open_preset, task_class, to_float32
 from lmworks.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -48,37 +47,8 @@ def build(
         )
         return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, dtype=dtype, **extra)
     backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
-    task = _task_class(type(backbone), preset)
+    task = task_class(keras_hub.models.TextClassifier, type(backbone), preset)
     return task(backbone, num_classes=classes, dtype=dtype, **extra)
-
-
-def _task_classes() -> list[Any]:
-    import keras_hub
-
-    members = (getattr(keras_hub.models, name) for name in dir(keras_hub.models))
-    return [kind for kind in members if isinstance(kind, type) and issubclass(kind, keras_hub.models.TextClassifier)]
-
-
-def _task_class(backbone: type, preset: str) -> Any:
-    for kind in _task_classes():
-        if kind.backbone_cls is backbone:
-            return kind
-    raise UserError(f"model.preset: {preset}: KerasHub has no text classifier on a {backbone.__name__}")
-
-
-def to_float32(model: keras.Model) -> keras.Model:
-    """The same classifier with the same weights, computing in float32 whatever it was trained in."""
-    import keras
-
-    config = model.get_config()
-    del config["preprocessor"]
-    config["dtype"] = "float32"
-    backbone = {**model.backbone.get_config(), "dtype": "float32"}
-    config["backbone"] = type(model.backbone).from_config(backbone)
-    with keras.name_scope(""):
-        copy = type(model)(**config)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def save(model: keras.Model, tokenizer: Tokenizer, labels: Sequence[str], sequence_length: int, folder: Path) -> None:

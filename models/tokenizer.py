@@ -113,11 +113,7 @@ class Tokenizer:
 
     def keras_hub_tokenizer(self) -> Any:
         """KerasHub's own tokenizer at its closest settings; it differs on rare characters."""
-        import keras_hub
-
-        return keras_hub.models.BertTokenizer(
-            self._pieces.vocabulary, lowercase=self._pieces.lowercase, strip_accents=self._pieces.strip_accents
-        )
+        return self._pieces.keras_hub_tokenizer()
 
     def save(self, folder: Path) -> None:
         """Writes the exact tokenizer in Hugging Face's format."""

@@ -63,6 +63,10 @@ class WordPiece:
         self.split_chinese, self.clean_text = split_chinese, clean_text
         self.vocabulary_size = len(vocabulary)
         self.pad_id, self.cls_id, self.sep_id = (vocabulary.index(_SPECIAL[name]) for name in ("pad", "cls", "sep"))
+        special = set(_SPECIAL.values())
+        self.ordinary_ids = np.array(
+            [index for index, token in enumerate(vocabulary) if token not in special], np.int32
+        )
         self.mask_id = vocabulary.index("[MASK]") if "[MASK]" in vocabulary else None
         self._pieces = tf_text.FastWordpieceTokenizer(
             vocab=vocabulary,
@@ -150,6 +154,14 @@ class WordPiece:
         """What `tokenize` gives, int32 [tokens] of each text."""
         found = self.tokenize(tf.constant(list(texts), tf.string))
         return np.split(found.flat_values.numpy(), found.row_splits.numpy()[1:-1]) if len(texts) else []
+
+    def keras_hub_tokenizer(self) -> Any:
+        """KerasHub's own tokenizer at its closest settings; it differs on rare characters."""
+        import keras_hub
+
+        return keras_hub.models.BertTokenizer(
+            self.vocabulary, lowercase=self.lowercase, strip_accents=self.strip_accents
+        )
 
     def save(self, folder: Path) -> None:
         """Writes it in Hugging Face's format: tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json."""

@@ -82,8 +82,8 @@ class Packing:
 
     @functools.cached_property
     def offset(self) -> int:
-        """Tokens that the first sequence lacks."""
-        return 0 if self.epoch is None else int(self._random(1).integers(min(self.length, self.tokens)))
+        """Tokens that the first sequence lacks, of those that the last one would: every epoch has as many sequences."""
+        return 0 if self.epoch is None else int(self._random(1).integers(-self.tokens % self.length + 1))
 
     @property
     def sequences(self) -> int:

@@ -1,0 +1,127 @@
+"""Causal language models: a KerasHub `CausalLM` from a preset or from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Model
+from lmworks.models.preset import open_preset, task_class, to_float32
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from lmworks.models.bytepair import BytePair
+
+TOKENIZER = "exact_tokenizer"
+
+
+def build(
+    settings: Model, preset: str | None, pieces: BytePair, sequence_length: int, dtype: str = "float32"
+) -> keras.Model:
+    """Builds a model that takes token ids (no preprocessor) and gives logits.
+
+    Args:
+        settings: the config's `model` section.
+        preset: what `from_preset` is given where the model does not start from scratch: a name, URL or local folder.
+        pieces: the tokenizer whose ids the model reads.
+        sequence_length: tokens that it sees at once.
+        dtype: float32, mixed_bfloat16 or mixed_float16.
+
+    Raises:
+        UserError: the preset does not exist, it is no causal language model, or it has fewer positions or other tokens.
+    """
+    import keras_hub
+
+    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    if preset is None:
+        backbone = keras_hub.models.GPT2Backbone(
+            vocabulary_size=pieces.vocabulary_size,
+            num_layers=settings.layers,
+            num_heads=settings.heads,
+            hidden_dim=settings.hidden_dim,
+            intermediate_dim=settings.intermediate_dim,
+            max_sequence_length=sequence_length,
+            dtype=dtype,
+            **extra,
+        )
+        return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
+    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    check_positions(backbone, sequence_length)
+    if backbone.vocabulary_size < pieces.vocabulary_size:
+        raise UserError(
+            f"model.preset: {preset}: has {backbone.vocabulary_size:,} embeddings for {pieces.vocabulary_size:,} tokens"
+        )
+    return task_class(keras_hub.models.CausalLM, type(backbone), preset)(backbone, dtype=dtype)
+
+
+def check_positions(backbone: keras.Model, sequence_length: int) -> None:
+    """Refuses sequences that are longer than the model has positions.
+
+    Raises:
+        UserError: naming both lengths.
+    """
+    longest = getattr(backbone, "max_sequence_length", None)
+    if longest and sequence_length > longest:
+        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
+
+
+def states(model: keras.Model, token_ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Hidden states [batch, length, width] before the output projection, for int32 token ids [batch, length].
+
+    Padding on the right needs no mask: no token before it looks there.
+    """
+    import tensorflow as tf
+
+    return model.backbone({"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}, training=training)
+
+
+def output_embeddings(model: keras.Model) -> tf.Tensor:
+    """The output projection, float32 [vocabulary, width]: the token embeddings where they are tied."""
+    import tensorflow as tf
+
+    layer = model.backbone.token_embedding
+    if getattr(layer, "tie_weights", True):
+        return tf.convert_to_tensor(layer._embeddings._value)
+    return tf.transpose(layer.reverse_embeddings._value)
+
+
+def log_probabilities(model: keras.Model) -> Any:
+    """A compiled function from token ids and targets, int32 [batch, length], to the targets' log-probabilities in nats."""
+    import tensorflow as tf
+
+    ids = tf.TensorSpec([None, None], tf.int32)
+
+    @tf.function(input_signature=[ids, ids])
+    def compute(token_ids: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Also whether each target is the likeliest token: float32 and bool [batch, length]."""
+        logits = logits_of(model, token_ids)
+        chosen = tf.gather(logits, targets, batch_dims=2)
+        return chosen - tf.reduce_logsumexp(logits, axis=-1), chosen >= tf.reduce_max(logits, axis=-1)
+
+    return compute
+
+
+def logits_of(model: keras.Model, token_ids: tf.Tensor) -> tf.Tensor:
+    """Float32 [batch, length, vocabulary]."""
+    import tensorflow as tf
+
+    mask = tf.ones_like(token_ids)
+    return tf.cast(model({"token_ids": token_ids, "padding_mask": mask}, training=False), tf.float32)
+
+
+def save(model: keras.Model, pieces: BytePair, sequence_length: int, folder: Path) -> None:
+    """Writes a preset that `keras_hub.models.CausalLM.from_preset` opens, and the exact tokenizer."""
+    plain = to_float32(model)
+    plain.preprocessor = plain.preprocessor_cls(pieces.keras_hub_tokenizer(), sequence_length=sequence_length)
+    plain.save_to_preset(str(folder))
+    pieces.save(folder / TOKENIZER)
+
+
+def load(folder: Path) -> keras.Model:
+    """Opens a saved model in float32, without preprocessor."""
+    import keras_hub
+
+    return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype="float32")

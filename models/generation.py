@@ -1,0 +1,188 @@
+"""Text from a causal language model: greedy, temperature, top-k, top-p, by seed, with a cache of keys and values, in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    import keras
+
+    from lmworks.models.bytepair import BytePair
+
+
+class Sampling(NamedTuple):
+    """How the next token is chosen; each may be a number or a scalar tensor."""
+
+    temperature: Any = 0.0
+    """0 takes the likeliest token."""
+    top_k: Any = 0
+    """Only the k likeliest tokens; 0 for all."""
+    top_p: Any = 1.0
+    """Only the likeliest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751)."""
+    seed: Any = 0
+
+    @staticmethod
+    def specs() -> dict[str, tf.TensorSpec]:
+        """As inputs of a signature."""
+        dtypes = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int32}
+        return {name: tf.TensorSpec([], dtype, name) for name, dtype in dtypes.items()}
+
+
+def choose(logits: tf.Tensor, sampling: Sampling, position: tf.Tensor) -> tf.Tensor:
+    """The next token of each row: float32 [batch, vocabulary] to int32 [batch].
+
+    Args:
+        logits: of the next token.
+        sampling: how to choose.
+        position: int32 scalar; the same seed and position give the same draw.
+    """
+    likeliest = tf.argmax(logits, axis=1, output_type=tf.int32)
+    temperature = tf.cast(sampling.temperature, tf.float32)
+
+    def draw() -> tf.Tensor:
+        scaled = logits / temperature
+        restricted = tf.logical_or(tf.cast(sampling.top_k, tf.int32) > 0, tf.cast(sampling.top_p, tf.float32) < 1.0)
+        kept = tf.cond(restricted, lambda: _restrict(scaled, sampling), lambda: scaled)
+        seed = tf.stack([tf.cast(sampling.seed, tf.int32), position])
+        return tf.random.stateless_categorical(kept, 1, seed, tf.int32)[:, 0]
+
+    return tf.cond(temperature > 0.0, draw, lambda: likeliest)
+
+
+def _restrict(logits: tf.Tensor, sampling: Sampling) -> tf.Tensor:
+    """Logits with those outside top-k and top-p at minus infinity; top-p counts within top-k."""
+    vocabulary = tf.shape(logits)[1]
+    ordered = tf.sort(logits, axis=1, direction="DESCENDING")
+    top_k = tf.cast(sampling.top_k, tf.int32)
+    count = tf.where(top_k > 0, tf.minimum(top_k, vocabulary), vocabulary)
+    inside = tf.range(vocabulary)[None, :] < count
+    chances = tf.nn.softmax(tf.where(inside, ordered, -float("inf")))
+    before = tf.cumsum(chances, axis=1, exclusive=True)
+    # The likeliest token always stays.
+    kept = inside & ((before < tf.cast(sampling.top_p, tf.float32)) | (tf.range(vocabulary)[None, :] == 0))
+    least = tf.reduce_min(tf.where(kept, ordered, float("inf")), axis=1, keepdims=True)
+    return tf.where(logits >= least, logits, -float("inf"))
+
+
+class Generator:
+    """Continues token ids with a KerasHub GPT-2.
+
+    Args:
+        model: a `CausalLM` in float32.
+        end_id: the token that ends a text.
+        positions: most tokens that the model sees.
+    """
+
+    def __init__(self, model: keras.Model, end_id: int, positions: int) -> None:
+        self._model, self._end, self.positions = model, end_id, positions
+        backbone = model.backbone
+        size = backbone.hidden_dim // backbone.num_heads
+        self._shape = (backbone.num_layers, 2, backbone.num_heads, size)
+
+    def begin(self, token_ids: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads token ids [batch, length]: logits of the next token, and a cache with room for so many positions."""
+        layers, two, heads, size = self._shape
+        shape = tf.stack([tf.shape(token_ids)[0], layers, two, positions, heads, size])
+        cache = tf.zeros(shape, self._model.compute_dtype)
+        cache = tf.ensure_shape(cache, [None, layers, two, None, heads, size])
+        return self.step(token_ids, cache, tf.constant(0))
+
+    def step(self, token_ids: tf.Tensor, cache: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads token ids [batch, length] that stand at `index`: logits of the next token [batch, vocabulary], the new cache."""
+        logits, _, cache = self._model.call_with_cache(token_ids, cache, index)
+        layers, two, heads, size = self._shape
+        return tf.cast(logits[:, -1], tf.float32), tf.ensure_shape(cache, [None, layers, two, None, heads, size])
+
+    def generate(self, prompts: tf.RaggedTensor, tokens: tf.Tensor, sampling: Sampling) -> tf.RaggedTensor:
+        """Continues each prompt until end-of-text, at most by so many tokens; works inside a graph.
+
+        Args:
+            prompts: ragged int32 [batch, (length)], none empty; of a long one the end is read.
+            tokens: int32 scalar, most new tokens.
+            sampling: how they are chosen.
+
+        Returns:
+            Ragged int32 [batch, (new)], without end-of-text.
+        """
+        tokens = tf.minimum(tokens, self.positions - 1)
+        prompts = _last(prompts, self.positions - tokens)
+        lengths = tf.cast(prompts.row_lengths(), tf.int32)
+        shortest, end = tf.reduce_min(lengths), tf.reduce_max(lengths) + tokens
+        given = prompts.to_tensor(self._end)
+        rows = tf.shape(given)[0]
+        buffer = tf.concat([given, tf.fill([rows, end - tf.shape(given)[1]], self._end)], axis=1)
+        logits, cache = self.begin(given[:, :shortest], end)
+        places = tf.range(end)[None, :]
+
+        def go_on(index: tf.Tensor, buffer: tf.Tensor, *rest: tf.Tensor) -> tf.Tensor:
+            ended = rest[-1]
+            return (index < end) & ~tf.reduce_all(ended)
+
+        def advance(index: tf.Tensor, buffer: tf.Tensor, logits: tf.Tensor, cache: tf.Tensor, ended: tf.Tensor) -> Any:
+            new = choose(logits, sampling, index)
+            inside = index < lengths
+            new = tf.where(inside, buffer[:, index], tf.where(ended, self._end, new))
+            ended = ended | (~inside & (new == self._end)) | (index >= lengths + tokens)
+            buffer = tf.where(places == index, new[:, None], buffer)
+            logits, cache = self.step(new[:, None], cache, index)
+            return index + 1, buffer, logits, cache, ended
+
+        _, buffer, _, _, _ = tf.while_loop(
+            go_on,
+            advance,
+            (shortest, buffer, logits, cache, tf.zeros([rows], tf.bool)),
+            shape_invariants=(
+                tf.TensorShape([]),
+                tf.TensorShape([None, None]),
+                tf.TensorShape([None, None]),
+                tf.TensorShape([None, self._shape[0], 2, None, *self._shape[2:]]),
+                tf.TensorShape([None]),
+            ),
+        )
+        new = (places >= lengths[:, None]) & (places < lengths[:, None] + tokens)
+        ends = tf.cumsum(tf.cast(new & (buffer == self._end), tf.int32), axis=1) > 0
+        return tf.ragged.boolean_mask(buffer, new & ~ends)
+
+
+def _last(rows: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
+    """The last `count` values of each row."""
+    lengths = rows.row_lengths()
+    keep = tf.ragged.range(lengths) >= (lengths - tf.cast(count, lengths.dtype))[:, None]
+    return tf.ragged.boolean_mask(rows, keep)
+
+
+class Completer:
+    """Continues texts, each read after end-of-text as a document's beginning is; compiled once.
+
+    Args:
+        model: a `CausalLM`.
+        pieces: its tokenizer.
+        positions: most tokens that the model sees.
+        tokens: most new tokens.
+        sampling: how they are chosen.
+    """
+
+    def __init__(self, model: keras.Model, pieces: BytePair, positions: int, tokens: int, sampling: Sampling) -> None:
+        generator = Generator(model, pieces.end_id, positions)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
+        def compute(flat: tf.Tensor, splits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            found = generator.generate(tf.RaggedTensor.from_row_splits(flat, splits), tf.constant(tokens), sampling)
+            return found.flat_values, found.row_splits
+
+        self._pieces, self._compute = pieces, compute
+
+    def token_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
+        """New tokens of each prompt, int32."""
+        rows = [np.concatenate([[self._pieces.end_id], one]) for one in self._pieces.encode(prompts)]
+        splits = np.cumsum([0, *map(len, rows)])
+        flat, ends = self._compute(tf.constant(np.concatenate(rows), tf.int32), tf.constant(splits, tf.int64))
+        return np.split(flat.numpy(), ends.numpy()[1:-1])
+
+    def __call__(self, prompts: Sequence[str]) -> list[str]:
+        """The continuations."""
+        return [self._pieces.decode(one) for one in self.token_ids(prompts)]

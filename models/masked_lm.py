@@ -1,0 +1,150 @@
+"""Masked language models: a KerasHub `MaskedLM` from a preset or from scratch, and the drawing of masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Model
+from lmworks.models.causal_lm import TOKENIZER, check_positions
+from lmworks.models.preset import open_preset, task_class, to_float32
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from lmworks.models.wordpiece import WordPiece
+
+_POSITIONS = 512
+"""Of a BERT from scratch, so that it can be fine-tuned on longer texts than it was trained on."""
+
+
+def build(
+    settings: Model, preset: str | None, pieces: WordPiece, sequence_length: int, dtype: str = "float32"
+) -> keras.Model:
+    """Builds a model that takes token ids and mask positions (no preprocessor) and gives logits.
+
+    Args:
+        settings: the config's `model` section.
+        preset: what `from_preset` is given where the model does not start from scratch: a name, URL or local folder.
+        pieces: the tokenizer whose ids the model reads.
+        sequence_length: tokens that it sees at once.
+        dtype: float32, mixed_bfloat16 or mixed_float16.
+
+    Raises:
+        UserError: the preset does not exist, it is no masked language model, or it has fewer positions or no mask token.
+    """
+    import keras_hub
+
+    if pieces.mask_id is None:
+        raise UserError("the tokenizer's vocabulary lacks [MASK], which a masked language model needs")
+    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    if preset is None:
+        backbone = keras_hub.models.BertBackbone(
+            vocabulary_size=pieces.vocabulary_size,
+            num_layers=settings.layers,
+            num_heads=settings.heads,
+            hidden_dim=settings.hidden_dim,
+            intermediate_dim=settings.intermediate_dim,
+            max_sequence_length=max(sequence_length, _POSITIONS),
+            dtype=dtype,
+            **extra,
+        )
+        return keras_hub.models.BertMaskedLM(backbone, dtype=dtype)
+    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    check_positions(backbone, sequence_length)
+    return task_class(keras_hub.models.MaskedLM, type(backbone), preset)(backbone, dtype=dtype)
+
+
+def target_states(
+    model: keras.Model, inputs: dict[str, tf.Tensor], positions: tf.Tensor, training: bool = False
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What the softmax over the vocabulary is computed from, at these positions.
+
+    Args:
+        model: of `build`.
+        inputs: of the backbone; names that it does not take are left out.
+        positions: int32 [batch, targets].
+        training: whether dropout is on.
+
+    Returns:
+        States [batch, targets, width], embeddings float32 [vocabulary, width], bias float32 [vocabulary].
+    """
+    import tensorflow as tf
+
+    found = model.backbone({name: inputs[name] for name in model.backbone.input}, training=training)
+    sequence = found["sequence_output"] if isinstance(found, dict) else found
+    head = model.masked_lm_head
+    chosen = tf.gather(sequence, positions, batch_dims=1)
+    chosen = head._intermediate_layer_norm(head._intermediate_dense(chosen))
+    embeddings = tf.convert_to_tensor(model.backbone.token_embedding._embeddings._value)
+    return chosen, embeddings, tf.convert_to_tensor(head._bias._value)
+
+
+class Masked(NamedTuple):
+    """A sequence with its targets."""
+
+    token_ids: np.ndarray
+    """int32 [length], targets mostly hidden."""
+    positions: np.ndarray
+    """int32 [targets], ascending."""
+    targets: np.ndarray
+    """int32 [targets], the true tokens."""
+
+
+def draw_mask(
+    token_ids: np.ndarray,
+    candidates: np.ndarray,
+    ratio: float,
+    pieces: WordPiece,
+    random: np.random.Generator,
+    starts_word: np.ndarray | None = None,
+) -> Masked:
+    """Draws the targets of one sequence: 80 % become [MASK], 10 % any token, 10 % stay (Devlin et al. 2018, section 3.1).
+
+    Args:
+        token_ids: int32 [length].
+        candidates: int [n], positions of tokens that are not special.
+        ratio: share of the candidates that become targets, at least one.
+        pieces: the tokenizer.
+        random: decides.
+        starts_word: bool [vocabulary], for whole words: all pieces of a word are targets together; the last word drawn is
+            left out where it would be too much.
+    """
+    wanted = max(1, round(ratio * len(candidates)))
+    if starts_word is None:
+        positions = np.sort(random.permutation(candidates)[:wanted])
+    else:
+        words = np.split(candidates, np.flatnonzero(starts_word[token_ids[candidates]])[1:])
+        chosen: list[np.ndarray] = []
+        room = wanted
+        for index in random.permutation(len(words)):
+            if 0 < len(words[index]) <= room:
+                chosen.append(words[index])
+                room -= len(words[index])
+        positions = np.sort(np.concatenate(chosen)) if chosen else np.sort(candidates[:wanted])
+    targets = token_ids[positions]
+    kind = random.random(len(positions))
+    # Special tokens stand at the beginning of every BERT vocabulary or among its unused ones; a random word is none of them.
+    replaced = random.choice(pieces.ordinary_ids, len(positions)).astype(np.int32)
+    hidden = token_ids.copy()
+    hidden[positions] = np.where(kind < 0.8, np.int32(pieces.mask_id), np.where(kind < 0.9, replaced, targets))
+    return Masked(hidden, positions.astype(np.int32), targets)
+
+
+def save(model: keras.Model, pieces: WordPiece, sequence_length: int, folder: Path) -> None:
+    """Writes a preset that `keras_hub.models.MaskedLM.from_preset` opens, and the exact tokenizer."""
+    plain = to_float32(model)
+    plain.preprocessor = plain.preprocessor_cls(pieces.keras_hub_tokenizer(), sequence_length=sequence_length)
+    plain.save_to_preset(str(folder))
+    pieces.save(folder / TOKENIZER)
+
+
+def load(folder: Path) -> keras.Model:
+    """Opens a saved model in float32, without preprocessor."""
+    import keras_hub
+
+    return keras_hub.models.MaskedLM.from_preset(str(folder), preprocessor=None, dtype="float32")

@@ -1,0 +1,86 @@
+"""Documents as windows in which every token is predicted once, with as much before it as the stride leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from lmworks.pipeline.packing import DocumentTable
+from lmworks.tfx.progress import report
+
+_LOGITS = 1 << 25
+"""Of one batch: float32, so 128 MiB."""
+
+
+class Window(NamedTuple):
+    """A stretch of a document."""
+
+    document: int
+    begin: int
+    """Its first target: the document's tokens are the targets 0, 1, …, and its end-of-text the last one."""
+    fresh: int
+    """Its first target that no window before it has predicted."""
+    end: int
+    """The target after its last."""
+
+
+def windows_of(tokens: int, length: int, stride: int, document: int) -> Iterator[Window]:
+    """Windows of one document: each of at most `length` targets, beginning every `stride`.
+
+    Args:
+        tokens: of the document; end-of-text is a target more.
+        length: most tokens that the model sees.
+        stride: at most `length`.
+        document: number of the document.
+    """
+    targets, fresh = tokens + 1, 0
+    for begin in range(0, targets, stride):
+        end = min(begin + length, targets)
+        yield Window(document, begin, fresh, end)
+        fresh = end
+        if end == targets:
+            return
+
+
+class Prediction(NamedTuple):
+    """What a model says of one window's fresh targets."""
+
+    window: Window
+    log_probabilities: np.ndarray
+    """float32 [fresh targets], nats."""
+    hits: np.ndarray
+    """bool [fresh targets], where the likeliest token is the true one."""
+
+
+def predictions(
+    compute: Callable[..., Any], table: DocumentTable, windows: list[Window], end_id: int, vocabulary: int
+) -> Iterator[Prediction]:
+    """Predicts windows, long ones first; the text before a document is end-of-text.
+
+    Args:
+        compute: of `causal_lm.log_probabilities`.
+        table: the documents.
+        windows: of any of them.
+        end_id: end-of-text.
+        vocabulary: number of tokens.
+    """
+    windows = sorted(windows, key=lambda window: window.begin - window.end)
+    done = start = 0
+    while start < len(windows):
+        longest = windows[start].end - windows[start].begin
+        group = windows[start : start + max(1, _LOGITS // (longest * vocabulary))]
+        token_ids = np.full((len(group), longest), end_id, np.int32)
+        targets = token_ids.copy()
+        for row, window in enumerate(group):
+            stream = np.concatenate([[end_id], table.tokens(window.document), [end_id]])[window.begin : window.end + 1]
+            token_ids[row, : len(stream) - 1], targets[row, : len(stream) - 1] = stream[:-1], stream[1:]
+        found, hits = (one.numpy() for one in compute(tf.constant(token_ids), tf.constant(targets)))
+        for row, window in enumerate(group):
+            new = slice(window.fresh - window.begin, window.end - window.begin)
+            yield Prediction(window, found[row, new], hits[row, new])
+        start += len(group)
+        done += sum(window.end - window.fresh for window in group)
+        report(done, None, "tokens")
