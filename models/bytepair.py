@@ -186,7 +186,9 @@ class BytePair:
         import keras_hub
 
         pieces = {token: index for index, token in enumerate(self.vocabulary)}
-        return keras_hub.models.GPT2Tokenizer(pieces, [" ".join(pair) for pair in self.merges])
+        # KerasHub fails without any merge; these two bytes stand in no UTF-8 text.
+        merges = [" ".join(pair) for pair in self.merges] or [" ".join(BYTE_CHARACTERS[0xFF] * 2)]
+        return keras_hub.models.GPT2Tokenizer(pieces, merges)
 
     def reference(self, special_tokens: bool = True) -> Any:
         """The same tokenizer as `tokenizers.Tokenizer`.

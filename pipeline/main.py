@@ -161,18 +161,37 @@ def _one_run(root: Path, name: str) -> str:
 
 def _define_predict(values: flags.FlagValues) -> None:
     flags.DEFINE_string("servable", None, "A Servable's folder, or a SavedModel's.", flag_values=values)
-    flags.DEFINE_multi_string("text", [], "A text; may be repeated. Without it, lines of stdin.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "text",
+        [],
+        "A text to classify, to continue, or to fill at its [MASK]; may be repeated. Without it, lines of stdin.",
+        flag_values=values,
+    )
     flags.DEFINE_multi_string("text_b", [], "The second text of a pair, as often as --text.", flag_values=values)
+    flags.DEFINE_integer("tokens", 128, "Causal models: most new tokens.", flag_values=values)
+    flags.DEFINE_float("temperature", 0.0, "Causal models: 0 takes the likeliest token.", flag_values=values)
+    flags.DEFINE_integer("top_k", 0, "Causal models: only the k likeliest tokens; 0 for all.", flag_values=values)
+    flags.DEFINE_float(
+        "top_p",
+        1.0,
+        "Causal models: only the likeliest tokens that together have this probability.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("seed", 0, "Causal models: the same seed gives the same text.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "stop", [], "Causal models: a string that ends the text; may be repeated.", flag_values=values
+    )
 
 
 def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     if not values.servable:
         raise ConfigError("--servable=DIR is missing; a run's is at <root>/<run>/export/servable")
-    from lmworks.pipeline.export.predict import answer
+    from lmworks.pipeline.export.predict import Wish, answer
 
-    for line in answer(Path(values.servable), values.text, values.text_b):
-        print(line, flush=True)
+    sampling = (values.tokens, values.temperature, values.top_k, values.top_p, values.seed, tuple(values.stop))
+    for piece in answer(Path(values.servable), values.text, values.text_b, Wish(*sampling), sys.stdout.isatty()):
+        print(piece, end="", flush=True)
     return DONE
 
 

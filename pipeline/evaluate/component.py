@@ -10,11 +10,17 @@ from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
 from lmworks.tfx.component import Input, Output, component
 
 
-def load() -> Callable[..., bool]:
-    """Imports the work, which is slow: the local runner has it done while the stage before still works."""
+def load() -> None:
+    """Imports what is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    from lmworks.pipeline.evaluate.evaluation import measure_model
+    import keras_hub  # noqa: F401
 
+
+def _measure(task: str) -> Callable[..., bool]:
+    if task == "text_classification":
+        from lmworks.pipeline.evaluate.evaluation import measure_model
+    else:
+        from lmworks.pipeline.evaluate.language import measure_language_model as measure_model
     return measure_model
 
 
@@ -27,4 +33,5 @@ def evaluate(
     evaluation: Output[Evaluation],
 ) -> bool:
     """Measures a model on a split it was not trained on, and says whether it is blessed."""
-    return load()(config, examples, sequences, model, evaluation)
+    load()
+    return _measure(config.task)(config, examples, sequences, model, evaluation)

@@ -26,7 +26,7 @@ def measure_model(
     config: EvaluateStage, examples: Examples, sequences: Sequences, model: Model, evaluation: Evaluation
 ) -> bool:
     """Writes the evaluation and returns whether the model is blessed."""
-    columns = _columns(config, examples)
+    columns = columns_of(config, examples)
     classifier, names = text_classification.load(model.path)
     table = SequenceTable(sequences, config.split)
     scores = predict(classifier, table)
@@ -56,7 +56,7 @@ def measure_model(
     return blessed
 
 
-def _columns(config: EvaluateStage, examples: Examples) -> list[str]:
+def columns_of(config: EvaluateStage, examples: Examples) -> list[str]:
     """Columns that are read: texts for the report, and those of the slices."""
     schema = next(read_batches(examples, config.split)).schema
     for name in config.slices:

@@ -30,6 +30,7 @@ padding:0 1rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--faint);font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;border-left:3px solid var(--line);padding-left:.8rem}
 td.text{overflow-wrap:anywhere;white-space:pre-wrap;min-width:16rem}td.cell{background:rgba(var(--blue),var(--share))}
 .note{color:var(--faint)}svg text{font-size:11px;fill:var(--faint)}.bar{fill:rgba(var(--blue),.5)}
 .dot{fill:rgb(var(--blue))}.axis,.diagonal{stroke:var(--faint);fill:none}.diagonal{stroke-dasharray:4}
@@ -80,7 +81,8 @@ def blessing(metrics: Mapping[str, Figure], thresholds: Mapping[str, Threshold])
     return not broken, broken or kept or ["no thresholds"]
 
 
-def _cell(value: Any, kind: str = "") -> str:
+def cell(value: Any, kind: str = "") -> str:
+    """An HTML table's cell; whole numbers with separators, others with four digits."""
     if isinstance(value, int | np.integer):
         return f'<td class="n">{value:,}</td>'
     if isinstance(value, float):
@@ -88,14 +90,15 @@ def _cell(value: Any, kind: str = "") -> str:
     return f'<td class="{kind}">{html.escape(str(value))}</td>'
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """An HTML table; the rows' cells are HTML already, the header's are not."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _figure(figure: Figure) -> str:
+def shown(figure: Figure) -> str:
+    """A figure with its interval."""
     bounds = figure.get("ci95")
     return f"{figure['value']:.4f}" + (f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "")
 
@@ -105,8 +108,8 @@ def _confusion_table(matrix: np.ndarray, names: Sequence[str]) -> str:
     if len(names) > READABLE_CLASSES:
         wrong = matrix - np.diag(matrix.diagonal())
         pairs = [divmod(int(cell), len(names)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:MAX_ROWS]]
-        rows = ([_cell(names[a]), _cell(names[b]), _cell(wrong[a, b])] for a, b in pairs if wrong[a, b])
-        return f'<p class="note">{len(names)} classes: the most frequent confusions.</p>' + _table(
+        rows = ([cell(names[a]), cell(names[b]), cell(wrong[a, b])] for a, b in pairs if wrong[a, b])
+        return f'<p class="note">{len(names)} classes: the most frequent confusions.</p>' + table(
             ("label", "prediction", "rows"), rows
         )
     shares = shares_of_labels(matrix)
@@ -121,7 +124,7 @@ def _confusion_table(matrix: np.ndarray, names: Sequence[str]) -> str:
         ]
         for name, counts, row in zip(names, matrix, shares, strict=True)
     )
-    return '<p class="note">A row per label, a column per prediction.</p>' + _table(("", *names), rows)
+    return '<p class="note">A row per label, a column per prediction.</p>' + table(("", *names), rows)
 
 
 def _wrong_table(labels: Integers, scores: Scores, names: Sequence[str], texts: Any, ids: Any) -> str:
@@ -132,10 +135,10 @@ def _wrong_table(labels: Integers, scores: Scores, names: Sequence[str], texts: 
     for row in order.tolist():
         text = str(texts[row])
         text = text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"
-        answer = [_cell(names[labels[row]]), _cell(names[predictions[row]]), _cell(float(confidence[row]))]
-        rows.append([_cell(text, "text"), *answer, _cell(str(ids[row]), "note")])
+        answer = [cell(names[labels[row]]), cell(names[predictions[row]]), cell(float(confidence[row]))]
+        rows.append([cell(text, "text"), *answer, cell(str(ids[row]), "note")])
     note = f'<p class="note">{len(wrong):,} of {len(labels):,} rows are wrong; shown are {len(rows)}.</p>'
-    return note + _table(("text", "label", "prediction", "probability", "id"), rows)
+    return note + table(("text", "label", "prediction", "probability", "id"), rows)
 
 
 def write_report(
@@ -170,31 +173,31 @@ def write_report(
     of_classes = {f"{kind}/{name}" for kind in per_class for name in names}
     reliability = calibration(labels, scores)
     sections = {
-        "Metrics": _table(
+        "Metrics": table(
             ("metric", "value [95 % interval]"),
-            ([_cell(name), _cell(_figure(figure))] for name, figure in metrics.items() if name not in of_classes),
+            ([cell(name), cell(shown(figure))] for name, figure in metrics.items() if name not in of_classes),
         ),
         "Confusion matrix": _confusion_table(matrix, names),
-        "Classes": _table(
+        "Classes": table(
             ("class", "rows", "predicted", *per_class),
             (
-                [_cell(name), _cell(rows), _cell(predicted)]
-                + [_cell(_figure(metrics[f"{kind}/{name}"])) for kind in per_class]
+                [cell(name), cell(rows), cell(predicted)]
+                + [cell(shown(metrics[f"{kind}/{name}"])) for kind in per_class]
                 for name, rows, predicted in zip(names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
             ),
         ),
-        "Slices": _table(
+        "Slices": table(
             ("slice", "rows", *SLICE_METRICS),
             (
                 [
-                    _cell(
+                    cell(
                         ", ".join(
                             f"{column} = {json.dumps(value, ensure_ascii=False)}" for column, value in key.items()
                         )
                     )
                 ]
-                + [_cell(part["examples"])]
-                + [_cell(_figure(part["metrics"][name])) for name in SLICE_METRICS]
+                + [cell(part["examples"])]
+                + [cell(shown(part["metrics"][name])) for name in SLICE_METRICS]
                 for part in slices
                 for key in (part["slice"],)
             ),
@@ -205,11 +208,16 @@ def write_report(
         f'<span class="note">(0 is perfect)</span></p>{reliability_svg(reliability)}',
         "Most confidently wrong": _wrong_table(labels, scores, names, texts, ids),
     }
-    title = html.escape(f"Evaluation: {task}, {split} split, {len(labels):,} examples")
+    title = f"Evaluation: {task}, {split} split, {len(labels):,} examples"
+    (folder / "report.html").write_text(page(title, sections), encoding="utf-8")
+
+
+def page(title: str, sections: Mapping[str, str]) -> str:
+    """One HTML page that needs no other file and no script; the sections' contents are HTML already."""
     body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())
-    (folder / "report.html").write_text(
+    title = html.escape(title)
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n",
-        encoding="utf-8",
+        f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
     )

@@ -34,7 +34,7 @@ def _plain(value: Any) -> Value:
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
 
 
-def _groups(values: Iterable[Any]) -> list[tuple[Value, list[int]]]:
+def groups(values: Iterable[Any]) -> list[tuple[Value, list[int]]]:
     """Rows of each value, the biggest first, ties by text; beyond MAX_VALUES the rest is one group, the last."""
     rows: dict[Value, list[int]] = {}
     for row, value in enumerate(values):
@@ -81,7 +81,7 @@ def measure_slices(
             raise ValueError(f"column {column!r} has {len(values)} values for {len(labels)} rows")
         # Arrow's and NumPy's own scalars neither hash by value nor go into JSON; each type converts under its own name.
         to_list = getattr(values, "to_pylist", None) or getattr(values, "tolist", None)
-        for value, group in _groups(to_list() if to_list else values):
+        for value, group in groups(to_list() if to_list else values):
             rows = np.asarray(group)
             part = figures(labels[rows], scores[rows], names, replicates, seed)
             slices.append(Slice(slice={column: value}, examples=len(rows), metrics=part))

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+from lmworks.configs.schema import ExportStage
 from lmworks.tfx.artifacts import Evaluation, Model
 
 
+class Described(NamedTuple):
+    """What a task says of its servable."""
+
+    properties: dict[str, Any]
+    about: str
+    """One sentence."""
+    use: str
+    """One line of Python in which `served` is the signature `serving_default`."""
+
+
 def model_card(
-    name: str, labels: list[str], pair: bool, model: Model, evaluation: Evaluation, proof: dict[str, Any]
+    config: ExportStage, use: str, about: str, model: Model, evaluation: Evaluation, proof: dict[str, Any]
 ) -> str:
     """Markdown: what the model is, how to call it, how good it is, where its limits are."""
     measured = json.loads((evaluation.path / "metrics.json").read_text())
@@ -18,10 +29,9 @@ def model_card(
         + (f"{entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f} |" if "ci95" in entry else "|")
         for metric, entry in measured["metrics"].items()
     )
-    second = ', text_b=tf.constant(["…"])' if pair else ""
-    return f"""# {name}
+    return f"""# {config.name}
 
-Text classification{" of pairs" if pair else ""} into {", ".join(f"`{label}`" for label in labels)}.
+{about}
 Trained in {model.properties["precision"]}, evaluated and served in float32.
 
 ## Use
@@ -29,7 +39,7 @@ Trained in {model.properties["precision"]}, evaluated and served in float32.
 ```python
 import tensorflow as tf, tensorflow_text
 served = tf.saved_model.load("saved_model").signatures["serving_default"]
-served(text=tf.constant(["…"]){second})  # probabilities: float32 [batch, {len(labels)}], label: string [batch]
+{use}
 ```
 
 ## Measured on the {measured["split"]} split, {measured["examples"]:,} rows
@@ -38,7 +48,7 @@ served(text=tf.constant(["…"]){second})  # probabilities: float32 [batch, {len
 |---|---|---|
 {rows}
 
-The SavedModel gave the evaluated probabilities from raw text in a fresh process on all {proof["rows"]:,} rows
+The SavedModel gave the evaluated probabilities in a fresh process on all {proof["rows"]:,} rows that were compared
 (largest difference {proof["largest_difference"]:.1e}).
 
 ## Limits

@@ -13,7 +13,7 @@ from lmworks.tfx.component import Input, Output, component
 def load() -> Callable[..., None]:
     """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    from lmworks.pipeline.export.classification import write_servable
+    from lmworks.pipeline.export.servable import write_servable
 
     return write_servable
 

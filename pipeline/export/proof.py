@@ -1,20 +1,25 @@
-"""Proves a SavedModel in a process that knows nothing but the file: raw text must give the evaluated probabilities.
+"""Proves a SavedModel in a process that knows nothing but the file: it must give what was evaluated.
 
-python -m lmworks.pipeline.export.proof SPLIT SAVED_MODEL EXAMPLES SEQUENCES EVALUATION ANSWER.json
+python -m lmworks.pipeline.export.proof TASK SPLIT SAVED_MODEL EXAMPLES SEQUENCES EVALUATION ANSWER.json
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from lmworks.pipeline.export.predict import open_signature
+from lmworks.models.tokenizer import open_pieces
+from lmworks.models.wordpiece import WordPiece
+from lmworks.pipeline.export.predict import open_saved_model
+from lmworks.pipeline.masking import MaskedRows
+from lmworks.pipeline.packing import DocumentTable, Packing
+from lmworks.pipeline.preprocess.documents import pieces_of
 from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.tfx import process
@@ -22,16 +27,43 @@ from lmworks.tfx.artifacts import Examples, Sequences, read, write_json
 
 TOLERANCE = 1e-4
 _BATCH = 64
+_DOCUMENTS = 256
+"""Documents of a language model that are compared, spread over the split."""
 
 
-def compare(split: str, saved_model: Path, examples: Path, sequences: Path, evaluation: Path) -> dict[str, object]:
-    """Largest difference of a probability over all evaluated rows, and the rows above the tolerance."""
-    served = open_signature(saved_model)
-    source = read(Examples, examples)
-    columns = [name for name in (source.properties["text"], source.properties["text_b"]) if name]
-    table = SequenceTable(read(Sequences, sequences), split)
-    texts = pa.Table.from_batches(read_batches(source, split, columns)).take(pa.array(table.rows))
+def compare(
+    task: str, split: str, saved_model: Path, examples: Path, sequences: Path, evaluation: Path
+) -> dict[str, Any]:
+    """Largest difference over the evaluated rows, and the rows above the tolerance.
+
+    A classifier's probabilities are compared on all rows. Of a language model's documents up to 256 are: the
+    log-probabilities that raw text gets (causal), or the ids that raw text gets and the mean log-probability of the
+    targets that were evaluated (masked).
+    """
+    served = open_saved_model(saved_model).signatures
+    source, tokens = read(Examples, examples), read(Sequences, sequences)
     predictions = pq.read_table(evaluation / "predictions.parquet")
+    judge = {"text_classification": _classifier, "causal_lm": _causal, "masked_lm": _masked}[task]
+    rows, difference = judge(served, source, tokens, split, predictions)
+    # A NaN is a difference too.
+    different = np.flatnonzero(~(difference <= TOLERANCE))
+    worst = different[np.argsort(-difference[different])][:20]
+    plain = np.nan_to_num(difference, nan=1.0)
+    ids = predictions.column("id")
+    return {
+        "rows": len(rows),
+        "largest_difference": float(plain.max(initial=0.0)),
+        "count": len(different),
+        "different": [{"id": ids[int(rows[row])].as_py(), "difference": float(plain[row])} for row in worst],
+    }
+
+
+def _classifier(
+    served: Any, examples: Examples, sequences: Sequences, split: str, predictions: pa.Table
+) -> tuple[np.ndarray, np.ndarray]:
+    columns = [name for name in (examples.properties["text"], examples.properties["text_b"]) if name]
+    table = SequenceTable(sequences, split)
+    texts = pa.Table.from_batches(read_batches(examples, split, columns)).take(pa.array(table.rows))
     expected = np.stack(predictions.column("scores").to_numpy())
     # Like lengths together: the graph pads to the longest text of a request.
     order = np.argsort(table.lengths, kind="stable")
@@ -42,23 +74,79 @@ def compare(split: str, saved_model: Path, examples: Path, sequences: Path, eval
             argument: tf.constant(texts.column(column).take(pa.array(rows)).to_pylist())
             for argument, column in zip(("text", "text_b"), columns, strict=False)
         }
-        found = served(**request)["probabilities"].numpy()
+        found = served["serving_default"](**request)["probabilities"].numpy()
         difference[rows] = np.abs(found - expected[rows]).max(axis=1)
-    # A NaN is a difference too.
-    different = np.flatnonzero(~(difference <= TOLERANCE))
-    worst = different[np.argsort(-difference[different])][:20]
-    ids = predictions.column("id")
-    return {
-        "rows": len(order),
-        "largest_difference": float(np.nan_to_num(difference, nan=1.0).max(initial=0.0)),
-        "count": len(different),
-        "different": [
-            {"id": ids[int(row)].as_py(), "difference": float(np.nan_to_num(difference[row], nan=1.0))} for row in worst
-        ],
-    }
+    return np.arange(len(order)), difference
+
+
+def _chosen(table: DocumentTable) -> np.ndarray:
+    """Documents spread over the split, short ones first."""
+    rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), _DOCUMENTS)).astype(int))
+    return rows[np.argsort(table.lengths[rows], kind="stable")]
+
+
+def _texts(examples: Examples, split: str, table: DocumentTable, rows: np.ndarray) -> list[str]:
+    """Texts of documents; of a long one the beginning, cut where its tokens stay what they are."""
+    column = examples.properties["text"]
+    wanted = table.rows[rows]
+    found: dict[int, str] = {}
+    start = 0
+    for batch in read_batches(examples, split, [column], batch_size=256):
+        for row in wanted[(wanted >= start) & (wanted < start + len(batch))].tolist():
+            found[row] = next(pieces_of(batch.column(0)[row - start].as_py()))
+        start += len(batch)
+    return [found[row] for row in wanted.tolist()]
+
+
+def _causal(
+    served: Any, examples: Examples, sequences: Sequences, split: str, predictions: pa.Table
+) -> tuple[np.ndarray, np.ndarray]:
+    table = DocumentTable(sequences, split)
+    rows = _chosen(table)
+    texts = _texts(examples, split, table, rows)
+    expected = predictions.column("first_window").take(pa.array(rows)).to_pylist()
+    difference = np.zeros(len(rows))
+    size = 8
+    for start in range(0, len(rows), size):
+        found = served["score"](text=tf.constant(texts[start : start + size]))
+        values, targets = found["log_probabilities"].numpy(), found["targets"].numpy()
+        for place, wanted in enumerate(expected[start : start + size]):
+            if targets[place] != len(wanted):
+                difference[start + place] = np.nan
+            else:
+                difference[start + place] = np.abs(values[place, : len(wanted)] - np.array(wanted)).max(initial=0.0)
+    return rows, difference
+
+
+def _masked(
+    served: Any, examples: Examples, sequences: Sequences, split: str, predictions: pa.Table
+) -> tuple[np.ndarray, np.ndarray]:
+    table = DocumentTable(sequences, split)
+    pieces = open_pieces(sequences.path / "tokenizer", "wordpiece")
+    assert isinstance(pieces, WordPiece)
+    rows = _chosen(table)
+    same = np.zeros(len(table), bool)
+    for row, text in zip(rows, _texts(examples, split, table, rows), strict=True):
+        ids = served["tokenize"](text=tf.constant([text]))["token_ids"].numpy()[0]
+        same[row] = np.array_equal(ids, table.tokens(row, 0, len(ids)))
+    length = int(sequences.properties["sequence_length"])
+    packing = Packing(table.lengths, length - 2, 0, None)
+    found, counts = np.zeros(len(table)), np.zeros(len(table))
+    names = ("token_ids", "segment_ids", "padding_mask", "positions", "targets")
+    size = 32
+    for number, inputs in enumerate(MaskedRows(pieces, length, 0.15, False).whole_split(table, None, size)):
+        values = served["tokens"](**{name: tf.constant(inputs[name]) for name in names})["log_probabilities"].numpy()
+        real = inputs["weights"] > 0
+        stream = (number * size + np.arange(size))[:, None] * (length - 2) + inputs["positions"] - 1
+        documents = np.searchsorted(packing.starts, stream[real], side="right") - 1
+        np.add.at(found, documents, values[real].astype(np.float64))
+        np.add.at(counts, documents, 1)
+    expected = predictions.column("log_probability").to_numpy()
+    difference = np.abs(found - expected) / np.maximum(counts, 1)
+    return rows, np.where(same, difference, np.nan)[rows]
 
 
 if __name__ == "__main__":
     process.die_with_parent()
-    split_name, *folders, answer = sys.argv[1:]
-    write_json(Path(answer), json.loads(json.dumps(compare(split_name, *map(Path, folders)))))
+    asked, split_name, *folders, answer = sys.argv[1:]
+    write_json(Path(answer), compare(asked, split_name, *map(Path, folders)))

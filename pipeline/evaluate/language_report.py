@@ -1,0 +1,96 @@
+"""The page of a language model's evaluation: figures, slices, documents it finds hard, generations."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lmworks.configs.schema import EvaluateStage
+from lmworks.pipeline.evaluate.classification import Figure
+from lmworks.pipeline.evaluate.report import MAX_CHARACTERS, MAX_ROWS, cell, page, shown, table
+from lmworks.pipeline.evaluate.slices import Slice
+
+_ABOUT = {
+    "loss": "nats per target",
+    "perplexity": "exp of the loss over the whole split",
+    "bits_per_byte": "code length of the text over its UTF-8 bytes; compares across tokenizers",
+    "accuracy": "targets that are the likeliest token",
+    "memorised_50grams": "generated stretches of 50 tokens that stand in the training text",
+}
+
+
+class Generation(NamedTuple):
+    """One continuation."""
+
+    sampling: str
+    prompt: str
+    text: str
+
+
+def write_language_report(
+    folder: Path,
+    config: EvaluateStage,
+    metrics: Mapping[str, Figure],
+    slices: Sequence[Slice],
+    nll: np.ndarray,
+    targets: np.ndarray,
+    texts: pa.ChunkedArray,
+    generations: Sequence[Generation],
+) -> None:
+    """Writes report.html: one page that needs no other file and no script.
+
+    Args:
+        folder: where to.
+        config: of the stage.
+        metrics: of the whole split.
+        slices: of parts of it.
+        nll: float64 [documents], nats.
+        targets: float64 [documents].
+        texts: the documents.
+        generations: shown as they are.
+    """
+    sections = {
+        "Metrics": table(
+            ("metric", "value [95 % interval]", ""),
+            ([cell(name), cell(shown(figure)), cell(_ABOUT.get(name, ""), "note")] for name, figure in metrics.items()),
+        )
+    }
+    if slices:
+        names = [name for name in ("loss", "perplexity", "bits_per_byte", "accuracy") if name in slices[0]["metrics"]]
+        sections["Slices"] = table(
+            ("slice", "documents", *names),
+            (
+                [
+                    cell(
+                        ", ".join(
+                            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in one["slice"].items()
+                        )
+                    ),
+                    cell(one["examples"]),
+                    *(cell(shown(one["metrics"][name])) for name in names),
+                ]
+                for one in slices
+            ),
+        )
+    if generations:
+        sections["Generations"] = "".join(
+            f'<p class="note">{html.escape(one.sampling)}</p><pre><b>{html.escape(one.prompt)}</b>{html.escape(one.text)}</pre>'
+            for one in generations
+        )
+    loss = np.divide(nll, targets, out=np.zeros(len(nll)), where=targets > 0)
+    hardest = np.argsort(-loss, kind="stable")[:MAX_ROWS].tolist()
+    sections["Hardest documents"] = table(
+        ("beginning", "loss", "targets"),
+        (
+            [cell(texts[row].as_py()[:MAX_CHARACTERS], "text"), cell(float(loss[row])), cell(int(targets[row]))]
+            for row in hardest
+        ),
+    )
+    title = f"Evaluation: {config.task}, {config.split} split, {len(nll):,} documents"
+    (folder / "report.html").write_text(page(title, sections), encoding="utf-8")

@@ -1,0 +1,136 @@
+"""The SavedModel of a causal language model: prompt to text, text to log-probabilities, and steps for streaming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from lmworks.models import causal_lm
+from lmworks.models.bytepair import BytePair
+from lmworks.models.generation import Generator, Sampling, choose
+from lmworks.models.tokenizer import open_pieces
+from lmworks.pipeline.export.card import Described
+from lmworks.tfx.artifacts import Examples, Model, Sequences
+
+_DEFAULT_TOKENS = 64
+
+
+def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -> Described:
+    """Writes the SavedModel of a trained model."""
+    pieces = open_pieces(sequences.path / "tokenizer", "bpe")
+    assert isinstance(pieces, BytePair)
+    length = int(sequences.properties["sequence_length"])
+    write(causal_lm.load(model.path), pieces, length, folder)
+    return Described(
+        properties={"sequence_length": length, "vocabulary_size": pieces.vocabulary_size},
+        about=f"A causal language model that sees {length} tokens at once.",
+        use='served(text=tf.constant(["…"]))  # text: string [batch], the greedy continuation; '
+        "signatures generate, score, begin and step do more",
+    )
+
+
+def write(model: keras.Model, pieces: BytePair, length: int, folder: Path) -> None:
+    """Writes a SavedModel.
+
+    Signatures:
+        serving_default: `text`: string [batch] → `text`: string [batch], the likeliest continuation, at most 64 tokens.
+        generate: `text`, `tokens`: int32 (most new ones), `temperature`, `top_k`, `top_p`, `seed` → `text`.
+        score: `text`: string [batch] → `log_probabilities`: float32 [batch, longest], in nats, of each token and of the
+            end of the text, of the first `length` ones; 0 behind the end; `targets`: int32 [batch], how many there are.
+        tokenize: `text`: string [batch] → `token_ids`: int32 [batch, longest], -1 behind the end.
+        begin: `text`: string [1] and the sampling → `token`: int32 [1], its `bytes`, whether it `ended` the text, `cache`, `index`.
+        step: `token`, `cache`, `index` and the sampling → the same, one token on.
+    """
+    module = tf.Module()
+    module.model = model
+    generator = Generator(model, pieces.end_id, length)
+    text = tf.TensorSpec([None], tf.string, "text")
+    sampling = list(Sampling.specs().values())
+    layers, heads = model.backbone.num_layers, model.backbone.num_heads
+    size = model.backbone.hidden_dim // heads
+    cache_spec = tf.TensorSpec([1, layers, 2, None, heads, size], tf.float32, "cache")
+
+    def prompts(text: tf.Tensor) -> tf.RaggedTensor:
+        """Each text after end-of-text, as a document's beginning is."""
+        found = pieces.tokenize(text)
+        return tf.concat([tf.RaggedTensor.from_tensor(tf.fill([found.nrows(), 1], pieces.end_id)), found], axis=1)
+
+    @tf.function(input_signature=[text, tf.TensorSpec([], tf.int32, "tokens"), *sampling])
+    def generate(
+        text: tf.Tensor, tokens: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        found = generator.generate(prompts(text), tokens, Sampling(temperature, top_k, top_p, seed))
+        return {"text": pieces.detokenize(found)}
+
+    @tf.function(input_signature=[text])
+    def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        tokens = tf.constant(min(_DEFAULT_TOKENS, length - 1))
+        return {"text": pieces.detokenize(generator.generate(prompts(text), tokens, Sampling()))}
+
+    @tf.function(input_signature=[text])
+    def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids = prompts(text)
+        ends = tf.RaggedTensor.from_tensor(tf.fill([ids.nrows(), 1], pieces.end_id))
+        stream = tf.concat([ids, ends], axis=1)[:, : length + 1]
+        dense = stream.to_tensor(pieces.end_id)
+        targets = tf.cast(stream.row_lengths(), tf.int32) - 1
+        logits = causal_lm.logits_of(model, dense[:, :-1])
+        chosen = tf.gather(logits, dense[:, 1:], batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
+        real = tf.range(tf.shape(chosen)[1])[None, :] < targets[:, None]
+        return {"log_probabilities": tf.where(real, chosen, 0.0), "targets": targets}
+
+    @tf.function(input_signature=[text])
+    def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"token_ids": pieces.tokenize(text).to_tensor(-1)}
+
+    def told(logits: tf.Tensor, cache: tf.Tensor, index: tf.Tensor, sampling: Sampling) -> dict[str, tf.Tensor]:
+        token = choose(logits, sampling, index)
+        ids = tf.RaggedTensor.from_tensor(token[:, None])
+        bytes_of = tf.gather(tf.constant(pieces.token_bytes), ids.flat_values)
+        return {"token": token, "bytes": bytes_of, "ended": token == pieces.end_id, "cache": cache, "index": index}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([1], tf.string, "text"), tf.TensorSpec([], tf.int32, "tokens"), *sampling]
+    )
+    def begin(
+        text: tf.Tensor, tokens: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        room = tf.minimum(tokens, length - 1)
+        ids = prompts(text).to_tensor()[:, -(length - room) :]
+        count = tf.shape(ids)[1]
+        logits, cache = generator.begin(ids, count + room)
+        return told(logits, cache, count, Sampling(temperature, top_k, top_p, seed))
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([1], tf.int32, "token"),
+            cache_spec,
+            tf.TensorSpec([], tf.int32, "index"),
+            *sampling,
+        ]
+    )
+    def step(
+        token: tf.Tensor,
+        cache: tf.Tensor,
+        index: tf.Tensor,
+        temperature: tf.Tensor,
+        top_k: tf.Tensor,
+        top_p: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        logits, cache = generator.step(token[:, None], cache, index)
+        return told(logits, cache, index + 1, Sampling(temperature, top_k, top_p, seed))
+
+    signatures = {
+        "serving_default": serving_default,
+        "generate": generate,
+        "score": score,
+        "tokenize": tokenize,
+        "begin": begin,
+        "step": step,
+    }
+    for name, function in signatures.items():
+        setattr(module, name, function)
+    tf.saved_model.save(module, str(folder), signatures=signatures)

@@ -1,0 +1,103 @@
+"""Servables of every task: saved, proved in a fresh process, described, pushed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import uuid
+from pathlib import Path
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import ExportStage
+from lmworks.pipeline.export.card import model_card
+from lmworks.tfx import process
+from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
+
+SAVED_MODEL = "saved_model"
+
+
+def write_servable(
+    config: ExportStage,
+    examples: Examples,
+    sequences: Sequences,
+    model: Model,
+    evaluation: Evaluation,
+    servable: Servable,
+) -> None:
+    """Exports, proves, writes the model card, and pushes where that is asked."""
+    folder = servable.path / SAVED_MODEL
+    if config.task == "text_classification":
+        from lmworks.pipeline.export.classification import save
+    elif config.task == "causal_lm":
+        from lmworks.pipeline.export.causal_lm import save
+    else:
+        from lmworks.pipeline.export.masked_lm import save
+    described = save(examples, sequences, model, folder)
+    proof = prove(config.task, folder, examples, sequences, evaluation)
+    card = model_card(config, described.use, described.about, model, evaluation, proof)
+    (servable.path / "README.md").write_text(card, encoding="utf-8")
+    servable.properties |= {
+        **described.properties,
+        "task": config.task,
+        "rows_proved": proof["rows"],
+        "largest_difference": proof["largest_difference"],
+        "summary": f"SavedModel gives the evaluated predictions on {proof['rows']:,} rows "
+        f"(largest difference {proof['largest_difference']:.1e})",
+    }
+    if config.push_to:
+        push(folder, Path(config.push_to) / config.name)
+
+
+def prove(
+    task: str, folder: Path, examples: Examples, sequences: Sequences, evaluation: Evaluation
+) -> dict[str, float]:
+    """Compares the SavedModel with the evaluated predictions in a fresh process.
+
+    Returns:
+        `rows` compared and the `largest_difference` of a probability.
+
+    Raises:
+        UserError: rows whose probabilities differ, by id.
+    """
+    split = evaluation.properties["split"]
+    folders = (folder, examples.path, sequences.path, evaluation.path)
+    command = [sys.executable, "-m", "lmworks.pipeline.export.proof", task, split, *map(str, folders)]
+    answer = folder.with_name(f".proof-{uuid.uuid4().hex[:6]}.json")
+    child = process.start([*command, str(answer)])
+    try:
+        if child.wait():
+            raise UserError("export: the SavedModel could not be loaded and called in a fresh process; see the log")
+        found = json.loads(answer.read_text())
+    finally:
+        answer.unlink(missing_ok=True)
+    if found["different"]:
+        shown = ", ".join(f"{one['id']} (by {one['difference']:.1e})" for one in found["different"][:5])
+        raise UserError(
+            f"export: refused: the SavedModel differs from the evaluated predictions on {found['count']:,} of "
+            f"{found['rows']:,} rows of {split}: {shown}"
+        )
+    return found
+
+
+def push(saved_model: Path, target: Path) -> Path:
+    """Copies a SavedModel into TensorFlow Serving's layout as the next version, in one step.
+
+    Returns:
+        `<target>/<version>`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    draft = target / f".draft-{uuid.uuid4().hex[:8]}"
+    shutil.copytree(saved_model, draft)
+    version = 1 + max((int(path.name) for path in target.iterdir() if path.name.isdigit()), default=0)
+    while True:
+        try:
+            # A rename onto an existing, non-empty folder fails: two pushes at once get two versions.
+            os.rename(draft, target / str(version))
+            return target / str(version)
+        except OSError:
+            if not (target / str(version)).exists():
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+            version += 1
