@@ -186,8 +186,10 @@ class BytePair:
         import keras_hub
 
         pieces = {token: index for index, token in enumerate(self.vocabulary)}
-        # KerasHub fails without any merge; these two bytes stand in no UTF-8 text.
-        merges = [" ".join(pair) for pair in self.merges] or [" ".join(BYTE_CHARACTERS[0xFF] * 2)]
+        merges = [" ".join(pair) for pair in self.merges]
+        if not merges:  # KerasHub fails without any; these two bytes stand in no UTF-8 text
+            never = BYTE_CHARACTERS[0xFF]
+            merges, pieces = [f"{never} {never}"], {**pieces, never * 2: len(pieces)}
         return keras_hub.models.GPT2Tokenizer(pieces, merges)
 
     def reference(self, special_tokens: bool = True) -> Any:

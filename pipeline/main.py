@@ -1,4 +1,4 @@
-"""The command line: `lmworks run | runs | predict | schema`."""
+"""The command line: `lmworks run | preview | runs | predict | schema`."""
 
 from __future__ import annotations
 
@@ -201,9 +201,40 @@ def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
     return DONE
 
 
+def _define_preview(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("config", None, "Recipe, a YAML file.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "set", [], "KEY=VALUE: overrides a key of the config; may be repeated.", flag_values=values
+    )
+    flags.DEFINE_integer("rows", 3, "How many sequences to show.", lower_bound=1, flag_values=values)
+    _define_root(values)
+
+
+def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    if not values.config:
+        raise ConfigError("--config=FILE is missing; recipes: configs/*.yaml")
+    config = load(values.config, values.set)
+    from rich.console import Console
+
+    from lmworks.pipeline.graph import graph
+    from lmworks.pipeline.preview import preview
+    from lmworks.tfx.artifacts import Sequences, read
+    from lmworks.tfx.local import LocalRunner
+
+    name = f"{config.name}-preview"
+    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
+    LocalRunner(Path(values.root), name, record, False, values.verbosity > 0).execute(graph(config)[:2])
+    console = Console(highlight=False, soft_wrap=True)
+    for line in preview(config, read(Sequences, Path(values.root) / name / "preprocess" / "sequences"), values.rows):
+        console.print(line)
+    return DONE
+
+
 _Command = tuple[Callable[[flags.FlagValues], Any], Callable[[flags.FlagValues, Sequence[str]], int], str]
 _COMMANDS: dict[str, _Command] = {
     "run": (_define_run, _run, "run a pipeline: lmworks run --config=configs/sentiment.yaml"),
+    "preview": (_define_preview, _preview, "what the model will see: lmworks preview --config=configs/tiny.yaml"),
     "runs": (_define_root, _runs, "list runs, or one run's stages: lmworks runs [NAME]"),
     "predict": (_define_predict, _predict, "labels for texts: lmworks predict --servable=DIR --text='…'"),
     "schema": (lambda values: None, _schema, "JSON schema of a config, for editors"),

@@ -85,3 +85,32 @@ def test_config_is_frozen_and_survives_a_round_trip():
         config.name = "y"  # type: ignore[misc]
     again = Config.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
     assert again == config
+
+
+def test_yaml_anchors_may_be_merged_and_their_keys_given_anew(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "name: x\ntask: causal_lm\ningest:\n  train: &all {path: a.txt, byte_range: [0, 5]}\n"
+        "  test: {<<: *all, byte_range: [5, 9]}\nmodel: {preset: p}\n"
+    )
+    config = load(path)
+    assert config.ingest.test.path == ("a.txt",)
+    assert config.ingest.test.byte_range == (5, 9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "causal_lm", "model": {"architecture": "bert"}}, "architecture bert does not do causal_lm; gpt2 does"),
+        ({"task": "causal_lm", "train": {"monitor": "accuracy"}}, "train.monitor: accuracy is no metric of causal_lm"),
+        ({"train": {"monitor": "loss"}}, "train.monitor: loss is no metric of text_classification"),
+        ({"ingest": {"train": {"path": "a", "byte_range": [5, 5]}}}, "byte_range must be [BEGIN, END]"),
+        (
+            {"task": "causal_lm", "model": {"architecture": "gpt2"},
+             "preprocess": {"tokenizer": {"train": {"kind": "wordpiece", "vocabulary_size": 300}}}},
+            "model.architecture gpt2 needs bpe",
+        ),
+    ],
+)  # fmt: skip
+def test_keys_of_language_models(changes, words):
+    assert words in errors_of(**changes)

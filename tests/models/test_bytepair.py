@@ -99,6 +99,11 @@ def test_saved_and_opened_it_is_the_same(tmp_path):
     assert BytePair.from_folder(tmp_path).vocabulary == PIECES.vocabulary
 
 
+def test_kerashub_takes_a_vocabulary_without_merges():
+    pieces = train_bytepair(TEXTS, 257)
+    assert list(pieces.keras_hub_tokenizer()("aab é")) == pieces.encode(["aab é"])[0].tolist()
+
+
 def test_kerashub_holds_the_same_vocabulary():
     assert list(PIECES.keras_hub_tokenizer()("def argument(self):")) == (
         PIECES.encode(["def argument(self):"])[0].tolist()

@@ -1,0 +1,235 @@
+"""Hugging Face's format: GPT-2, BERT with its masked-language-model head, BERT classifiers; written, and heads read.
+
+A folder holds `config.json`, `model.safetensors`, the exact tokenizer's files and for GPT-2 `generation_config.json`. The names
+of tensors are those of `transformers` (`GPT2LMHeadModel`, `BertForMaskedLM`, `BertForSequenceClassification`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmworks.configs.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+    from lmworks.models.bytepair import BytePair
+    from lmworks.models.wordpiece import WordPiece
+
+WEIGHTS = "model.safetensors"
+Tensors = dict[str, np.ndarray]
+
+
+def write(
+    model: keras.Model, pieces: BytePair | WordPiece, sequence_length: int, folder: Path, labels: Sequence[str] = ()
+) -> None:
+    """Writes a task's model with its tokenizer.
+
+    Args:
+        model: a KerasHub GPT2CausalLM, BertMaskedLM or BertTextClassifier.
+        pieces: the exact tokenizer.
+        sequence_length: most tokens of a text, for `model_max_length`.
+        folder: is made.
+        labels: of a classifier, in the order of its logits.
+
+    Raises:
+        UserError: Hugging Face has no such architecture here.
+    """
+    from safetensors.numpy import save_file
+
+    kind = type(model).__name__
+    writers = {"GPT2CausalLM": _gpt2, "BertMaskedLM": _bert_masked, "BertTextClassifier": _bert_classifier}
+    if kind not in writers:
+        raise UserError(
+            f"export.formats: huggingface is written for {', '.join(writers)} in this version, and this is a {kind}"
+        )
+    tensors, config = writers[kind](model)
+    config |= _special(pieces)
+    if labels:
+        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
+    pieces.save(folder)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": sequence_length}, indent=1))
+    if kind == "GPT2CausalLM":
+        ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        (folder / "generation_config.json").write_text(json.dumps(ends, indent=2))
+
+
+def _special(pieces: Any) -> dict[str, int]:
+    if hasattr(pieces, "end_id"):
+        return dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), pieces.end_id)
+    return {"pad_token_id": pieces.pad_id}
+
+
+def _value(variable: Any) -> np.ndarray:
+    return np.asarray(variable.numpy(), np.float32)
+
+
+def _norm(layer: Any, name: str) -> Tensors:
+    return {f"{name}.weight": _value(layer.gamma), f"{name}.bias": _value(layer.beta)}
+
+
+def _attention(layer: Any) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
+    """Kernels [width, width] and biases [width]: of query, key and value, and of the output."""
+    attention = layer._self_attention_layer
+    inputs = (attention._query_dense, attention._key_dense, attention._value_dense)
+    output = attention._output_dense
+    width = output.kernel.shape[-1]
+    projections = [(_value(one.kernel).reshape(width, -1), _value(one.bias).reshape(-1)) for one in inputs]
+    return projections, (_value(output.kernel).reshape(-1, width), _value(output.bias))
+
+
+def _gpt2(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
+    backbone = model.backbone
+    found = {
+        "transformer.wte.weight": _value(backbone.token_embedding.embeddings),
+        "transformer.wpe.weight": _value(backbone.position_embedding.position_embeddings),
+        **_norm(backbone.layer_norm, "transformer.ln_f"),
+    }
+    for number, layer in enumerate(backbone.transformer_layers):
+        name = f"transformer.h.{number}"
+        projections, output = _attention(layer)
+        found |= _norm(layer._self_attention_layer_norm, f"{name}.ln_1")
+        found |= _norm(layer._feedforward_layer_norm, f"{name}.ln_2")
+        wide, narrow = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
+        # GPT-2's matrices stand as [in, out], unlike BERT's.
+        found |= {
+            f"{name}.attn.c_attn.weight": np.concatenate([kernel for kernel, _ in projections], axis=1),
+            f"{name}.attn.c_attn.bias": np.concatenate([bias for _, bias in projections]),
+            f"{name}.attn.c_proj.weight": output[0],
+            f"{name}.attn.c_proj.bias": output[1],
+            f"{name}.mlp.c_fc.weight": _value(wide.kernel),
+            f"{name}.mlp.c_fc.bias": _value(wide.bias),
+            f"{name}.mlp.c_proj.weight": _value(narrow.kernel),
+            f"{name}.mlp.c_proj.bias": _value(narrow.bias),
+        }
+    dropouts = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), float(backbone.dropout))
+    return found, {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": backbone.vocabulary_size,
+        "n_positions": backbone.max_sequence_length,
+        "n_embd": backbone.hidden_dim,
+        "n_layer": backbone.num_layers,
+        "n_head": backbone.num_heads,
+        "n_inner": backbone.intermediate_dim,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        **dropouts,
+    }
+
+
+def _dense(kernel: np.ndarray, bias: np.ndarray, name: str) -> Tensors:
+    return {f"{name}.weight": kernel.T, f"{name}.bias": bias}
+
+
+def _layer(layer: Any, name: str) -> Tensors:
+    return _dense(_value(layer.kernel), _value(layer.bias), name)
+
+
+def _bert(backbone: Any) -> tuple[Tensors, dict[str, Any]]:
+    embeddings = "bert.embeddings"
+    found = {
+        f"{embeddings}.word_embeddings.weight": _value(backbone.token_embedding.embeddings),
+        f"{embeddings}.position_embeddings.weight": _value(backbone.position_embedding.position_embeddings),
+        f"{embeddings}.token_type_embeddings.weight": _value(backbone.segment_embedding.embeddings),
+        **_norm(backbone.embeddings_layer_norm, f"{embeddings}.LayerNorm"),
+        **_layer(backbone.pooled_dense, "bert.pooler.dense"),
+    }
+    for number, layer in enumerate(backbone.transformer_layers):
+        name = f"bert.encoder.layer.{number}"
+        projections, output = _attention(layer)
+        for part, (kernel, bias) in zip(("query", "key", "value"), projections, strict=True):
+            found |= _dense(kernel, bias, f"{name}.attention.self.{part}")
+        found |= _dense(*output, f"{name}.attention.output.dense")
+        found |= _norm(layer._self_attention_layer_norm, f"{name}.attention.output.LayerNorm")
+        found |= _layer(layer._feedforward_intermediate_dense, f"{name}.intermediate.dense")
+        found |= _layer(layer._feedforward_output_dense, f"{name}.output.dense")
+        found |= _norm(layer._feedforward_layer_norm, f"{name}.output.LayerNorm")
+    return found, {
+        "model_type": "bert",
+        "vocab_size": backbone.vocabulary_size,
+        "hidden_size": backbone.hidden_dim,
+        "num_hidden_layers": backbone.num_layers,
+        "num_attention_heads": backbone.num_heads,
+        "intermediate_size": backbone.intermediate_dim,
+        "max_position_embeddings": backbone.max_sequence_length,
+        "type_vocab_size": backbone.num_segments,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), float(backbone.dropout)),
+    }
+
+
+_HEAD = "cls.predictions"
+
+
+def _bert_masked(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
+    found, config = _bert(model.backbone)
+    head = model.masked_lm_head
+    found = {name: value for name, value in found.items() if "pooler" not in name}
+    found |= _layer(head._intermediate_dense, f"{_HEAD}.transform.dense")
+    found |= _norm(head._intermediate_layer_norm, f"{_HEAD}.transform.LayerNorm")
+    found[f"{_HEAD}.bias"] = _value(head._bias)
+    return found, config | {"architectures": ["BertForMaskedLM"], "tie_word_embeddings": True}
+
+
+def _bert_classifier(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
+    found, config = _bert(model.backbone)
+    found |= _layer(model.output_dense, "classifier")
+    return found, config | {"architectures": ["BertForSequenceClassification"], "num_labels": model.num_classes}
+
+
+def read_masked_head(model: keras.Model, folder: Path) -> bool:
+    """Gives a BertMaskedLM the head of a Hugging Face folder, which KerasHub does not read.
+
+    Returns:
+        Whether the folder has one.
+    """
+    tensors = _tensors(folder, _HEAD)
+    if f"{_HEAD}.transform.dense.weight" not in tensors:
+        return False
+    head = model.masked_lm_head
+    head._intermediate_dense.kernel.assign(tensors[f"{_HEAD}.transform.dense.weight"].T)
+    head._intermediate_dense.bias.assign(tensors[f"{_HEAD}.transform.dense.bias"])
+    head._intermediate_layer_norm.gamma.assign(tensors[f"{_HEAD}.transform.LayerNorm.weight"])
+    head._intermediate_layer_norm.beta.assign(tensors[f"{_HEAD}.transform.LayerNorm.bias"])
+    head._bias.assign(tensors.get(f"{_HEAD}.bias", tensors.get(f"{_HEAD}.decoder.bias")))
+    return True
+
+
+def read_classifier_head(model: keras.Model, folder: Path) -> bool:
+    """Gives a BertTextClassifier the head of a Hugging Face folder, where that has as many classes.
+
+    Returns:
+        Whether it did.
+    """
+    tensors = _tensors(folder, "classifier.")
+    weight = tensors.get("classifier.weight")
+    if weight is None or weight.shape[0] != model.num_classes:
+        return False
+    model.output_dense.kernel.assign(weight.T)
+    model.output_dense.bias.assign(tensors["classifier.bias"])
+    return True
+
+
+def _tensors(folder: Path, prefix: str) -> Tensors:
+    """Tensors of a folder whose names begin so, from one file or several; none where there is no safetensors file."""
+    from safetensors import safe_open
+
+    found: Tensors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+    return found

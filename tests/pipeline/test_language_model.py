@@ -1,0 +1,447 @@
+"""Training and evaluation of language models on a small corpus."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import EvaluateStage, IngestStage, Model, PreprocessStage, TrainStage
+from lmworks.models import causal_lm, masked_lm
+from lmworks.models.generation import Completer, Sampling, choose
+from lmworks.models.tokenizer import open_pieces
+from lmworks.pipeline.evaluate.language import Sums, figures, memorised_share
+from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
+from lmworks.pipeline.ingest.component import ingest
+from lmworks.pipeline.masking import MaskedRows
+from lmworks.pipeline.packing import DocumentTable, Packing
+from lmworks.pipeline.preprocess.component import preprocess
+from lmworks.pipeline.preprocess.documents import pieces_of
+from lmworks.pipeline.train import loop
+from lmworks.pipeline.train.language import Causal, MaskedWork
+from lmworks.pipeline.windows import windows_of
+from lmworks.tfx.artifacts import Examples, Sequences, Statistics, publish, read
+from tests.conftest import lmworks
+
+SIZES = {"layers": 2, "heads": 2, "hidden_dim": 16, "intermediate_dim": 32, "dropout": 0.0}
+
+
+def _story(number: int) -> str:
+    random = np.random.default_rng(number)
+    words = ["fox", "dog", "house", "river", "stone", "runs", "sleeps", "over", "under", "quickly"]
+    return " ".join(random.choice(words, 5 + number % 37)) + f".\nThe end of story {number}, don't you know?\n"
+
+
+def _artifact(kind, folder, name="x"):
+    folder.mkdir(parents=True)
+    return kind(folder)
+
+
+def corpus(tmp_path, task, length, texts=None, **settings):
+    """Examples and sequences of generated stories."""
+    file = tmp_path / "stories.jsonl"
+    tmp_path.mkdir(exist_ok=True)
+    texts = [_story(number) for number in range(150)] if texts is None else texts
+    rows = ({"text": text, "kind": "ab"[index % 2]} for index, text in enumerate(texts))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples = _artifact(Examples, tmp_path / "examples")
+    config = IngestStage.model_validate({"task": task, "train": str(file)})
+    ingest(config=config, examples=examples, statistics=_artifact(Statistics, tmp_path / "statistics"))
+    publish(examples, "examples", {})
+    examples = read(Examples, examples.path)
+    sequences = _artifact(Sequences, tmp_path / "sequences")
+    kind, size = ("wordpiece", 90) if task == "masked_lm" else ("bpe", 300)
+    settings = {"tokenizer": {"train": {"kind": kind, "vocabulary_size": size}}} | settings
+    config = PreprocessStage.model_validate({"task": task, "sequence_length": length, **settings})
+    preprocess(config=config, examples=examples, sequences=sequences)
+    publish(sequences, "sequences", {})
+    return examples, read(Sequences, sequences.path)
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory):
+    return corpus(tmp_path_factory.mktemp("causal") / "c", "causal_lm", 32)[1]
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+    return corpus(tmp_path_factory.mktemp("masked") / "m", "masked_lm", 32)[1]
+
+
+def _work(sequences, **settings):
+    task = "masked_lm" if sequences.properties["tokenizer"] == "wordpiece" else "causal_lm"
+    architecture = "bert" if task == "masked_lm" else "gpt2"
+    model = {"architecture": architecture, **SIZES}
+    config = TrainStage.model_validate({"task": task, "model": model, "precision": "float32", "seed": 5, **settings})
+    pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
+    keras.utils.set_random_seed(1)
+    if task == "masked_lm":
+        return config, MaskedWork(config, masked_lm.build(config.model, None, pieces, 32), pieces, sequences)
+    return config, Causal(config, causal_lm.build(config.model, None, pieces, 32), pieces, sequences)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_sixteen_at_once_trains_as_two_times_eight(kind, request):
+    weights, targets = [], []
+    for size, accumulate in ((16, 1), (2, 8)):
+        config, work = _work(request.getfixturevalue(kind), batch_size=size, accumulate=accumulate, learning_rate=1e-2)
+        trainer = loop.Trainer(config, work, 10, "float32")
+        last = work.steps_per_epoch - 1  # its batch is not full, so that micro-batches have unequal numbers of targets
+        for step in (0, last, 1):
+            batches = work.micro_batches(step)
+            trainer.step(batches)
+        targets.append([batch.targets for batch in work.micro_batches(last)])
+        weights.append(work.model.get_weights())
+    assert len(set(targets[1])) > 1
+    assert sum(targets[0]) == sum(targets[1])
+    moved = max(np.abs(one).max() for one in weights[0])
+    assert moved > 0.01
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_the_loss_is_the_mean_over_the_steps_real_targets(causal):
+    config, work = _work(causal, batch_size=4, accumulate=2)
+    batches = work.micro_batches(work.steps_per_epoch - 1)
+    logits = [causal_lm.logits_of(work.model, tf.constant(batch.inputs["token_ids"])).numpy() for batch in batches]
+    total = count = 0.0
+    for batch, found in zip(batches, logits, strict=True):
+        for row, position in zip(*np.nonzero(batch.inputs["weights"]), strict=True):
+            line = found[row, position].astype(np.float64)
+            total -= line[batch.inputs["targets"][row, position]] - np.log(np.exp(line).sum())
+            count += 1
+    trainer = loop.Trainer(config, work, 10, "float32")
+    trainer.step(batches)
+    assert trainer.log(1)["loss"] == pytest.approx(total / count, abs=1e-5)
+
+
+def test_an_epoch_holds_every_token_once(causal):
+    _, work = _work(causal, batch_size=4)
+    seen = []
+    for step in range(work.steps_per_epoch):
+        for batch in work.micro_batches(step):
+            real = batch.inputs["weights"] > 0
+            assert batch.targets == real.sum()
+            seen += batch.inputs["targets"][real].tolist()
+            shifted = batch.inputs["token_ids"][:, 1:][real[:, 1:]]
+            assert (shifted == batch.inputs["targets"][:, :-1][real[:, 1:]]).all()
+    table = DocumentTable(causal, "train")
+    expected = np.concatenate([np.append(table.tokens(index), work.pieces.end_id) for index in range(len(table))])
+    assert sorted(seen) == sorted(expected.tolist())
+    again = _work(causal, batch_size=4)[1]
+    for step in (3, 0, work.steps_per_epoch + 1):
+        for one, other in zip(work.micro_batches(step), again.micro_batches(step), strict=True):
+            np.testing.assert_array_equal(one.inputs["token_ids"], other.inputs["token_ids"])
+
+
+def test_masks_are_drawn_as_bert_does(masked):
+    _, work = _work(masked, batch_size=8)
+    pieces, kinds, shares = work.pieces, [], []
+    for step in range(3 * work.steps_per_epoch):
+        for batch in work.micro_batches(step):
+            inputs = batch.inputs
+            for row in np.flatnonzero(inputs["weights"].sum(axis=1)):
+                count = int(inputs["weights"][row].sum())
+                places, targets = inputs["positions"][row, :count], inputs["targets"][row, :count]
+                assert len(set(places.tolist())) == count
+                assert np.isin(targets, pieces.ordinary_ids).all(), "special tokens are never targets"
+                shown = inputs["token_ids"][row, places]
+                kinds += np.where(shown == pieces.mask_id, 0, np.where(shown == targets, 2, 1)).tolist()
+                whole = inputs["token_ids"][row].copy()
+                whole[places] = targets
+                ordinary = int(np.isin(whole, pieces.ordinary_ids).sum())
+                shares.append(abs(count - max(1, round(0.15 * ordinary))))
+    assert max(shares) == 0
+    share = np.bincount(kinds, minlength=3) / len(kinds)
+    np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=0.04)
+
+
+def test_masks_are_new_in_every_epoch_and_the_same_in_every_run(masked):
+    work, again = (_work(masked, batch_size=8)[1] for _ in range(2))
+    for step in (0, work.steps_per_epoch):
+        np.testing.assert_array_equal(
+            work.micro_batches(step)[0].inputs["token_ids"], again.micro_batches(step)[0].inputs["token_ids"]
+        )
+    table, packing = work.training, Packing(work.training.lengths, 30, 5, None)
+    rows = np.arange(4)
+    one, other = (work._masking.batch(table, packing, rows, [5, epoch])["positions"] for epoch in (0, 1))
+    assert (one != other).any()
+
+
+def test_whole_words_are_masked_together(masked):
+    pieces = open_pieces(masked.path / "tokenizer", "wordpiece")
+    starts = np.array([not token.startswith("##") for token in pieces.vocabulary])
+    table = DocumentTable(masked, "train")
+    packing = Packing(table.lengths, 30, 0, None)
+    inputs = MaskedRows(pieces, 32, 0.3, True).batch(table, packing, np.arange(packing.sequences), [0, 0])
+    checked = 0
+    for row in range(packing.sequences):
+        count = int(inputs["weights"][row].sum())
+        places = inputs["positions"][row, :count]
+        whole = inputs["token_ids"][row].copy()
+        whole[places] = inputs["targets"][row, :count]
+        for place in places:
+            following = place + 1
+            while following < 32 and inputs["padding_mask"][row, following] and not starts[whole[following]]:
+                assert following in places
+                following += 1
+                checked += 1
+    assert checked > 20
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length", "stride"), [(0, 8, 4), (7, 8, 8), (8, 8, 8), (50, 8, 3), (50, 16, 16), (5, 64, 1)]
+)
+def test_windows_predict_every_target_once_with_enough_before_it(tokens, length, stride):
+    windows = list(windows_of(tokens, length, stride, 0))
+    fresh = [target for window in windows for target in range(window.fresh, window.end)]
+    assert fresh == list(range(tokens + 1))
+    for window in windows:
+        assert window.end - window.begin <= length
+        assert window.begin <= window.fresh
+        if window.begin:
+            assert window.fresh - window.begin >= length - stride
+
+
+def test_figures_are_exact_over_the_whole_split():
+    random = np.random.default_rng(0)
+    targets = random.integers(1, 50, 40).astype(float)
+    sums = Sums(random.gamma(2, 1, 40) * targets, targets, np.floor(targets / 3), targets * 4.0)
+    found = figures(sums, 500)
+    loss = sums.nll.sum() / targets.sum()
+    assert found["loss"]["value"] == pytest.approx(loss)
+    assert found["perplexity"]["value"] == pytest.approx(math.exp(loss))
+    assert found["bits_per_byte"]["value"] == pytest.approx(sums.nll.sum() / math.log(2) / (4 * targets.sum()))
+    for figure in found.values():
+        assert figure["ci95"][0] < figure["value"] < figure["ci95"][1]
+    assert figures(sums, 500) == found
+    assert "ci95" not in figures(sums.take([0]), 500)["loss"]
+
+
+def test_memorised_stretches_are_found():
+    class Table:
+        def __init__(self, documents):
+            self.documents = [np.array(one, np.int32) for one in documents]
+
+        def __len__(self):
+            return len(self.documents)
+
+        def tokens(self, index):
+            return self.documents[index]
+
+    random = np.random.default_rng(0)
+    training = Table([random.integers(0, 9, size) for size in (3, 400, 77)])
+    copied, new = training.documents[1][100:160], random.integers(9, 20, 60)
+    assert memorised_share([copied], training, 50) == 1.0
+    assert memorised_share([new], training, 50) == 0.0
+    assert memorised_share([copied, new], training, 50) == 0.5
+    assert memorised_share([copied[:49]], training, 50) == 0.0
+    naive = {tuple(one[i : i + 7]) for one in training.documents for i in range(len(one) - 6)}
+    text = np.concatenate([copied, new, training.documents[2][5:20]])
+    expected = np.mean([tuple(text[i : i + 7]) in naive for i in range(len(text) - 6)])
+    assert memorised_share([text], training, 7) == pytest.approx(expected)
+
+
+def test_choosing_tokens():
+    logits = tf.math.log(tf.constant([[0.5, 0.3, 0.15, 0.05]]))
+
+    def drawn(**settings):
+        draws = [int(choose(logits, Sampling(seed=seed, **settings), tf.constant(3))[0]) for seed in range(300)]
+        return np.bincount(draws, minlength=4) / 300
+
+    assert drawn().tolist() == [1, 0, 0, 0]
+    np.testing.assert_allclose(drawn(temperature=1.0), [0.5, 0.3, 0.15, 0.05], atol=0.09)
+    np.testing.assert_allclose(drawn(temperature=1.0, top_k=2), [0.625, 0.375, 0, 0], atol=0.09)
+    np.testing.assert_allclose(drawn(temperature=1.0, top_p=0.7), [0.625, 0.375, 0, 0], atol=0.09)
+    assert drawn(temperature=1.0, top_p=0.01).tolist() == [1, 0, 0, 0]
+
+
+def test_generating_with_a_cache_is_the_model_itself(causal):
+    _, work = _work(causal)
+    for variable in work.model.trainable_variables:
+        variable.assign(variable + 0.3 * keras.random.normal(variable.shape, seed=len(variable.path)))
+    prompts = ["The end", "fox dog house river stone runs sleeps over", ""]
+    found = Completer(work.model, work.pieces, 32, 9, Sampling()).token_ids(prompts)
+    for prompt, new in zip(prompts, found, strict=True):
+        ids = [work.pieces.end_id, *work.pieces.encode([prompt])[0].tolist()][-(32 - 9) :]
+        expected = []
+        while len(expected) < 9:
+            following = int(np.argmax(causal_lm.logits_of(work.model, tf.constant([ids + expected])).numpy()[0, -1]))
+            if following == work.pieces.end_id:
+                break
+            expected.append(following)
+        assert new.tolist() == expected
+
+
+def test_cutting_long_texts_does_not_change_tokens(causal):
+    text = "".join(_story(number) for number in range(150)) * 12
+    assert len(text) > 2 * 65_536
+    parts = list(pieces_of(text))
+    assert "".join(parts) == text
+    assert len(parts) > 1
+    pieces = open_pieces(causal.path / "tokenizer", "bpe")
+    assert np.concatenate(pieces.encode(parts)).tolist() == pieces.encode([text])[0].tolist()
+    endless = "x" * 600_000
+    assert [len(part) for part in pieces_of(endless)] == [262_144, 262_144, 75_712]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 90_000}}}, "vocabulary_size 90,000 is too large"),
+        ({"tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 100}}}, "257 can"),
+    ],
+)
+def test_a_vocabulary_that_the_corpus_does_not_hold(tmp_path, settings, words):
+    with pytest.raises(UserError, match=words):
+        corpus(tmp_path / "c", "causal_lm", 32, **settings)
+
+
+def test_more_tokens_than_positions(causal):
+    pieces = open_pieces(causal.path / "tokenizer", "bpe")
+    model = causal_lm.build(Model(architecture="gpt2", **SIZES), None, pieces, 32)
+    with pytest.raises(UserError, match="sequence_length: 64 is above the model's 32 positions"):
+        causal_lm.check_positions(model.backbone, 64)
+
+
+CAUSAL = """
+name: stories
+task: causal_lm
+ingest: {train: %s}
+preprocess: {sequence_length: 32, tokenizer: {train: {kind: bpe, vocabulary_size: 300}}}
+model: {architecture: gpt2, layers: 2, heads: 2, hidden_dim: 32, intermediate_dim: 64, dropout: 0.0}
+train: {epochs: 4, batch_size: 8, learning_rate: 0.01, accumulate: 2, evaluate_every: 10}
+evaluate: {slices: [kind], thresholds: {perplexity: {max: 200}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Both kinds of model through all five stages."""
+    folder = tmp_path_factory.mktemp("language")
+    rows = ({"text": _story(number), "kind": "ab"[number % 2]} for number in range(200))
+    (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = CAUSAL % (folder / "stories.jsonl")
+    (folder / "causal.yaml").write_text(config)
+    config = config.replace("causal_lm", "masked_lm").replace("gpt2", "bert").replace("kind: bpe", "kind: wordpiece")
+    config = config.replace("vocabulary_size: 300", "vocabulary_size: 90").replace("name: stories", "name: gaps")
+    (folder / "masked.yaml").write_text(config)
+    for name in ("causal", "masked"):
+        done = lmworks("run", f"--config={folder}/{name}.yaml", f"--root={folder}/runs")
+        assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+def test_both_kinds_run_from_text_to_a_proved_servable(runs):
+    for name, metric in (("stories", "bits_per_byte"), ("gaps", "accuracy")):
+        told = json.loads((runs / name / "evaluate/evaluation/metrics.json").read_text())
+        assert (
+            told["metrics"][metric]["ci95"][0] <= told["metrics"][metric]["value"] <= told["metrics"][metric]["ci95"][1]
+        )
+        assert {one["slice"]["kind"] for one in told["slices"]} == {"a", "b"}
+        record = json.loads((runs / name / "run.json").read_text())
+        assert "gives the evaluated predictions" in record["stages"]["export"]["summary"]
+        page = (runs / name / "evaluate/evaluation/report.html").read_text()
+        assert "Hardest documents" in page
+    table = pq.read_table(runs / "stories/evaluate/evaluation/predictions.parquet")
+    told = json.loads((runs / "stories/evaluate/evaluation/metrics.json").read_text())["metrics"]
+    assert told["loss"]["value"] == pytest.approx(
+        -sum(table["log_probability"].to_pylist()) / sum(table["targets"].to_pylist())
+    )
+    assert told["perplexity"]["value"] == pytest.approx(math.exp(told["loss"]["value"]))
+    assert told["perplexity"]["value"] < 60, "it has learnt something"
+
+
+def test_the_model_opens_with_kerashub_alone(runs):
+    import keras_hub
+
+    model = keras_hub.models.CausalLM.from_preset(str(runs / "stories/train/model"))
+    assert isinstance(model.generate("The end of", max_length=20), str)
+    masked = keras_hub.models.MaskedLM.from_preset(str(runs / "gaps/train/model"))
+    assert masked.count_params() > 1000
+
+
+def test_predict_continues_and_fills(runs):
+    servable = runs / "stories/export/servable"
+    done = lmworks("predict", f"--servable={servable}", "--text=The end of", "--tokens=12")
+    told = json.loads(done.stdout)
+    assert told["text"] == "The end of"
+    assert told["continuation"]
+    done = lmworks(
+        "predict", f"--servable={runs / 'gaps/export/servable'}", stdin="the [MASK] of [MASK] story\nfox [MASK]\n"
+    )
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert [len(first["masks"]), len(second["masks"])] == [2, 1]
+    assert len(first["masks"][0]) == 5
+    done = lmworks("predict", f"--servable={runs / 'gaps/export/servable'}", "--text=no mask here")
+    assert done.returncode != 0
+    assert "fills [MASK], and this text has none" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def served(runs):
+    return open_servable(runs / "stories/export/servable").signatures
+
+
+def test_streaming_gives_what_generate_gives(served):
+    for sampling in ({}, {"temperature": 0.9, "seed": 4}, {"temperature": 1.3, "top_k": 20, "top_p": 0.9, "seed": 1}):
+        wish = Wish(tokens=15, **sampling)
+        streamed = "".join(continue_text(served, "The end of story", wish))
+        names = ("temperature", "top_k", "top_p", "seed")
+        given = {
+            name: tf.constant(getattr(wish, name), tf.float32 if name[0] == "t" and name != "top_k" else tf.int32)
+            for name in names
+        }
+        text = served["generate"](text=tf.constant(["The end of story"]), tokens=tf.constant(15), **given)["text"]
+        assert streamed == text.numpy()[0].decode()
+    whole = served["serving_default"](text=tf.constant(["The end of", ""]))["text"].numpy()
+    assert len(whole) == 2
+
+
+def test_a_stop_string_ends_the_text_even_inside_a_token(served):
+    whole = "".join(continue_text(served, "fox", Wish(tokens=25)))
+    stop = whole[7:10]
+    assert "".join(continue_text(served, "fox", Wish(tokens=25, stop=(stop, "never")))) == whole[: whole.index(stop)]
+
+
+def test_log_probabilities_of_raw_text(served):
+    found = served["score"](text=tf.constant(["The end of story", "fox"]))
+    counts = found["targets"].numpy().tolist()
+    values = found["log_probabilities"].numpy()
+    assert values[1, counts[1] :].tolist() == [0.0] * (values.shape[1] - counts[1])
+    alone = served["score"](text=tf.constant(["fox"]))["log_probabilities"].numpy()[0]
+    np.testing.assert_allclose(values[1, : counts[1]], alone, atol=1e-5)
+    assert (values[0, : counts[0]] < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tokens": 0}, "--tokens"),
+        ({"temperature": -1.0}, "--temperature"),
+        ({"top_p": 0.0}, "--top_p"),
+        ({"top_k": -1}, "--top_k"),
+        ({"stop": ("",)}, "--stop"),
+    ],
+)
+def test_wishes_that_mean_nothing(settings, words):
+    with pytest.raises(UserError, match=words):
+        Wish(**settings)
+
+
+def test_a_stride_that_would_skip_tokens_is_refused(runs, tmp_path):
+    config = (runs.parent / "causal.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(config)
+    done = lmworks("run", f"--config={tmp_path}/c.yaml", f"--root={runs}", "--run=skip", "--set=evaluate.stride=33")
+    assert done.returncode == 1
+    assert "evaluate.stride: 33 is above preprocess.sequence_length 32" in done.stderr
+
+
+def test_no_such_servable(tmp_path):
+    with pytest.raises(UserError, match="holds no SavedModel"):
+        next(answer(tmp_path, ["x"], [], Wish(), False))
+    assert EvaluateStage(task="causal_lm").stride is None
