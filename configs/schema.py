@@ -193,6 +193,9 @@ class Preprocess(Section):
     """Longest sequence in tokens, special tokens counted. A classifier truncates longer texts; a language model packs
     its documents, end to end, into sequences of this length."""
     tokenizer: Tokenizer = Tokenizer()
+    chat: Literal["chatml"] | None = None
+    """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
+    the assistant's words are targets."""
     deduplicate: bool = True
     """Keep one of several training rows with the same text."""
     decontaminate: bool = True
@@ -325,7 +328,8 @@ class Evaluate(Section):
 class Export(Section):
     """A blessed model to a servable."""
 
-    formats: tuple[Literal["saved_model"], ...] = ("saved_model",)
+    formats: tuple[Literal["saved_model", "huggingface"], ...] = ("saved_model",)
+    """What is written: the SavedModel, always; `huggingface`, a folder that `transformers` opens."""
     push_to: str | None = None
     """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
 
@@ -354,6 +358,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:
+        if self.preprocess.chat and self.task != "causal_lm":
+            raise ValueError(f"preprocess.chat goes with task causal_lm, and this is {self.task}")
         kinds = {"text_classification": "bert", "masked_lm": "bert", "causal_lm": "gpt2"}
         pieces = {"bert": "wordpiece", "gpt2": "bpe"}
         if self.model.architecture and self.model.architecture != kinds[self.task]:

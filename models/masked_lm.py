@@ -10,6 +10,7 @@ import numpy as np
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.causal_lm import TOKENIZER, check_positions
+from lmworks.models.huggingface import read_masked_head
 from lmworks.models.preset import open_preset, task_class, to_float32
 
 if TYPE_CHECKING:
@@ -53,10 +54,20 @@ def build(
             dtype=dtype,
             **extra,
         )
-        return keras_hub.models.BertMaskedLM(backbone, dtype=dtype)
+        return _without_pooler(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
     backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
     check_positions(backbone, sequence_length)
-    return task_class(keras_hub.models.MaskedLM, type(backbone), preset)(backbone, dtype=dtype)
+    model = task_class(keras_hub.models.MaskedLM, type(backbone), preset)(backbone, dtype=dtype)
+    if isinstance(model, keras_hub.models.BertMaskedLM):
+        read_masked_head(model, Path(preset))
+    return _without_pooler(model)
+
+
+def _without_pooler(model: keras.Model) -> keras.Model:
+    """Keeps the pooler, which masked language modelling does not use, as it is."""
+    if hasattr(model.backbone, "pooled_dense"):
+        model.backbone.pooled_dense.trainable = False
+    return model
 
 
 def target_states(
@@ -114,6 +125,7 @@ def draw_mask(
         starts_word: bool [vocabulary], for whole words: all pieces of a word are targets together; the last word drawn is
             left out where it would be too much.
     """
+    assert pieces.mask_id is not None
     wanted = max(1, round(ratio * len(candidates)))
     if starts_word is None:
         positions = np.sort(random.permutation(candidates)[:wanted])
@@ -128,7 +140,6 @@ def draw_mask(
         positions = np.sort(np.concatenate(chosen)) if chosen else np.sort(candidates[:wanted])
     targets = token_ids[positions]
     kind = random.random(len(positions))
-    # Special tokens stand at the beginning of every BERT vocabulary or among its unused ones; a random word is none of them.
     replaced = random.choice(pieces.ordinary_ids, len(positions)).astype(np.int32)
     hidden = token_ids.copy()
     hidden[positions] = np.where(kind < 0.8, np.int32(pieces.mask_id), np.where(kind < 0.9, replaced, targets))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.schema import Model
+from lmworks.models.huggingface import read_classifier_head
 from lmworks.models.preset import open_preset, task_class, to_float32
 from lmworks.models.tokenizer import Tokenizer
 
@@ -48,7 +49,10 @@ def build(
         return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, dtype=dtype, **extra)
     backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
     task = task_class(keras_hub.models.TextClassifier, type(backbone), preset)
-    return task(backbone, num_classes=classes, dtype=dtype, **extra)
+    classifier = task(backbone, num_classes=classes, dtype=dtype, **extra)
+    if task is keras_hub.models.BertTextClassifier:
+        read_classifier_head(classifier, Path(preset))
+    return classifier
 
 
 def save(model: keras.Model, tokenizer: Tokenizer, labels: Sequence[str], sequence_length: int, folder: Path) -> None:

@@ -53,10 +53,11 @@ class Tokenizer:
     Attributes:
         vocabulary_size: number of token ids.
         pad_id: the id that fills a batch.
+        pieces: the vocabulary and its rules.
     """
 
     def __init__(self, pieces: WordPiece) -> None:
-        self._pieces = pieces
+        self.pieces = pieces
         self.vocabulary_size = pieces.vocabulary_size
         self.pad_id = pieces.pad_id
 
@@ -77,17 +78,16 @@ class Tokenizer:
         """
         import tensorflow as tf
 
-        first = self._pieces.tokenize(tf.convert_to_tensor(text, tf.string))
+        first = self.pieces.tokenize(tf.convert_to_tensor(text, tf.string))
         rows = first.nrows()
         cls, sep = (
-            tf.RaggedTensor.from_tensor(tf.fill([rows, 1], index))
-            for index in (self._pieces.cls_id, self._pieces.sep_id)
+            tf.RaggedTensor.from_tensor(tf.fill([rows, 1], index)) for index in (self.pieces.cls_id, self.pieces.sep_id)
         )
         if text_b is None:
             first = first[:, : sequence_length - 2]
             packed = tf.concat([cls, first, sep], axis=1)
             return packed, tf.cast(packed.row_lengths(), tf.int32)
-        second = self._pieces.tokenize(tf.convert_to_tensor(text_b, tf.string))
+        second = self.pieces.tokenize(tf.convert_to_tensor(text_b, tf.string))
         keep_first, keep_second = _longest_first(first.row_lengths(), second.row_lengths(), sequence_length - 3)
         first, second = _shorten(first, keep_first), _shorten(second, keep_second)
         packed = tf.concat([cls, first, sep, second, sep], axis=1)
@@ -113,11 +113,11 @@ class Tokenizer:
 
     def keras_hub_tokenizer(self) -> Any:
         """KerasHub's own tokenizer at its closest settings; it differs on rare characters."""
-        return self._pieces.keras_hub_tokenizer()
+        return self.pieces.keras_hub_tokenizer()
 
     def save(self, folder: Path) -> None:
         """Writes the exact tokenizer in Hugging Face's format."""
-        self._pieces.save(folder)
+        self.pieces.save(folder)
 
 
 def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ class DocumentTable:
     Attributes:
         lengths: int32 [documents], tokens of each.
         bytes: int64 [documents], of each one's text in UTF-8.
+        all_targets: whether every token is learnt, as in plain text.
         ids: the documents' ids.
         rows: int64 [documents], their positions in the examples.
     """
@@ -29,6 +32,9 @@ class DocumentTable:
         self._values = [chunk.values.to_numpy() for chunk in chunks]
         self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        targets = table.column("targets").chunks
+        self.all_targets = all(chunk.null_count == len(chunk) for chunk in targets)
+        self._learnt = [] if self.all_targets else [chunk.values.to_numpy(zero_copy_only=False) for chunk in targets]
         self.lengths = table.column("length").to_numpy()
         self.bytes = table.column("bytes").to_numpy()
         self.ids = table.column("id")
@@ -39,9 +45,18 @@ class DocumentTable:
 
     def tokens(self, document: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Token ids of a document, or those from `begin` to before `end`: int32 [tokens], a view."""
+        return self._slice(self._values, document, begin, end)
+
+    def targets(self, document: int, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Which of these tokens are learnt: bool [tokens]."""
+        if self.all_targets:
+            return np.ones(len(self.tokens(document, begin, end)), bool)
+        return self._slice(self._learnt, document, begin, end)
+
+    def _slice(self, columns: list[np.ndarray], document: int, begin: int, end: int | None) -> np.ndarray:
         chunk = int(np.searchsorted(self._starts, document, side="right")) - 1
         first, last = self._offsets[chunk][document - self._starts[chunk] :][:2]
-        return self._values[chunk][first + begin : last if end is None else min(first + end, last)]
+        return columns[chunk][first + begin : last if end is None else min(first + end, last)]
 
 
 @dataclass(frozen=True)
@@ -102,14 +117,23 @@ class Packing:
 
     def read(self, table: DocumentTable, begin: int, end: int, border: int) -> np.ndarray:
         """The stream's tokens from `begin` to before `end`: int32 [end - begin]; what stands before token 0 is a border."""
-        parts = [np.full(max(0, -begin), border, np.int32)]
+        return self._join(table.tokens, begin, end, border, np.int32)
+
+    def read_targets(self, table: DocumentTable, begin: int, end: int) -> np.ndarray:
+        """Which of these tokens are learnt: bool [end - begin]; borders are."""
+        return self._join(table.targets, begin, end, True, bool)
+
+    def _join(
+        self, take: Callable[[int, int, int], np.ndarray], begin: int, end: int, border: int, dtype: Any
+    ) -> np.ndarray:
+        parts = [np.full(max(0, -begin), border, dtype)]
         begin = max(begin, 0)
         place = int(np.searchsorted(self.starts, begin, side="right")) - 1
         while begin < end:
             document, start, after = int(self.order[place]), int(self.starts[place]), int(self.starts[place + 1])
-            parts.append(table.tokens(document, begin - start, end - start))
+            parts.append(take(document, begin - start, end - start))
             if end >= after:
-                parts.append(np.array([border], np.int32))
+                parts.append(np.array([border], dtype))
             begin, place = after, place + 1
         return np.concatenate(parts)
 

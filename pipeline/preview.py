@@ -72,6 +72,7 @@ def _causal(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
     for row in packing.sequence_order[:rows]:
         begin, end = packing.span(int(row))
         stream = packing.read(table, begin - 1, end, pieces.end_id)
+        learnt = packing.read_targets(table, begin, end).tolist()
         padding = length - (end - begin)
         told = f", {padding} of padding without loss" if padding else ""
         yield _heading(f"sequence {row}: targets {begin:,} to {end:,} of the epoch{told}")
@@ -80,7 +81,7 @@ def _causal(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
             if index == pieces.end_id:
                 line += _token(pieces.end_of_text + "\n", _SPECIAL if place else _NO_LOSS)
             else:
-                style = (_EVEN, _ODD)[place % 2] if place else _NO_LOSS
+                style = (_EVEN, _ODD)[place % 2] if place and learnt[place - 1] else _NO_LOSS
                 line += _token(pieces.token_bytes[index].decode("utf-8", "replace"), style)
         yield line
     yield _legend(("tokens, each a target given those before it", f"{_EVEN}"), ("", _ODD), ("document border", _SPECIAL),

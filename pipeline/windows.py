@@ -53,6 +53,8 @@ class Prediction(NamedTuple):
     """float32 [fresh targets], nats."""
     hits: np.ndarray
     """bool [fresh targets], where the likeliest token is the true one."""
+    targets: np.ndarray
+    """bool [fresh targets], those that count: all, but of a conversation only the assistant's words."""
 
 
 def predictions(
@@ -80,7 +82,10 @@ def predictions(
         found, hits = (one.numpy() for one in compute(tf.constant(token_ids), tf.constant(targets)))
         for row, window in enumerate(group):
             new = slice(window.fresh - window.begin, window.end - window.begin)
-            yield Prediction(window, found[row, new], hits[row, new])
+            count = np.append(table.targets(window.document, window.fresh, window.end), True)[
+                : window.end - window.fresh
+            ]
+            yield Prediction(window, found[row, new], hits[row, new], count)
         start += len(group)
         done += sum(window.end - window.fresh for window in group)
         report(done, None, "tokens")

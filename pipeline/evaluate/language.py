@@ -149,8 +149,9 @@ def _causal(
         document, fresh = one.window.document, one.window.end - one.window.fresh
         documents[place] = document
         # A document's bytes are shared out by targets: over whole documents the sum is exact.
-        size = table.bytes[document] * fresh / (table.lengths[document] + 1)
-        rows[place] = -one.log_probabilities.sum(dtype=np.float64), fresh, one.hits.sum(), size
+        size = table.bytes[document] * fresh / (table.lengths[document] + 1) if table.all_targets else 0.0
+        nll = -one.log_probabilities[one.targets].sum(dtype=np.float64)
+        rows[place] = nll, one.targets.sum(), one.hits[one.targets].sum(), size
         if one.window.begin == 0:
             first[document] = one.log_probabilities
     column = pa.array(first, pa.list_(pa.float32()))
@@ -248,7 +249,7 @@ def memorised_share(generated: Sequence[np.ndarray], training: DocumentTable, gr
         tokens = training.tokens(document)
         if len(tokens) < gram:
             continue
-        for begin in np.flatnonzero(np.isin(_rolling(tokens, gram), hashes)):
+        for begin in np.flatnonzero(np.isin(_rolling(tokens, gram), hashes)).tolist():
             stretch = tokens[begin : begin + gram].astype(np.int32).tobytes()
             if stretch in wanted:
                 seen.add(stretch)
@@ -259,8 +260,7 @@ def _rolling(tokens: np.ndarray, gram: int) -> np.ndarray:
     """A hash of every stretch: uint64 [tokens - gram + 1], by doubling, in a few passes (Rabin and Karp's, modulo 2^64)."""
     value, width = tokens.astype(np.uint64) + np.uint64(1), 1
     result, done = None, 0
-    factor = np.uint64(0x9E3779B97F4A7C15)
-    power = factor
+    power = np.array([0x9E3779B97F4A7C15], np.uint64)  # an array, because NumPy warns where a scalar wraps
     while width <= gram:
         if gram & width:
             count = len(tokens) - gram + 1

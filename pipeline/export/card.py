@@ -12,11 +12,18 @@ from lmworks.tfx.artifacts import Evaluation, Model
 class Described(NamedTuple):
     """What a task says of its servable."""
 
+    model: Any
+    """In float32."""
+    pieces: Any
+    """The exact tokenizer."""
+    length: int
+    """Most tokens."""
     properties: dict[str, Any]
     about: str
     """One sentence."""
     use: str
     """One line of Python in which `served` is the signature `serving_default`."""
+    labels: tuple[str, ...] = ()
 
 
 def model_card(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from lmworks.models import causal_lm
 from lmworks.models.bytepair import BytePair
+from lmworks.models.chat import END, QUESTION
 from lmworks.models.generation import Generator, Sampling, choose
 from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.export.card import Described
@@ -22,17 +24,23 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
     pieces = open_pieces(sequences.path / "tokenizer", "bpe")
     assert isinstance(pieces, BytePair)
     length = int(sequences.properties["sequence_length"])
-    write(causal_lm.load(model.path), pieces, length, folder)
+    chat = bool(sequences.properties["chat"])
+    loaded = causal_lm.load(model.path)
+    write(loaded, pieces, length, folder, chat)
     return Described(
-        properties={"sequence_length": length, "vocabulary_size": pieces.vocabulary_size},
-        about=f"A causal language model that sees {length} tokens at once.",
+        model=loaded,
+        pieces=pieces,
+        length=length,
+        properties={"sequence_length": length, "vocabulary_size": pieces.vocabulary_size, "chat": chat},
+        about=f"A causal language model that sees {length} tokens at once"
+        + (" and answers questions (ChatML)." if chat else "."),
         use='served(text=tf.constant(["…"]))  # text: string [batch], the greedy continuation; '
         "signatures generate, score, begin and step do more",
     )
 
 
-def write(model: keras.Model, pieces: BytePair, length: int, folder: Path) -> None:
-    """Writes a SavedModel.
+def write(model: keras.Model, pieces: BytePair, length: int, folder: Path, chat: bool = False) -> None:
+    """Writes a SavedModel. Of a model that chats, all but `score` and `tokenize` put the text as a user's question.
 
     Signatures:
         serving_default: `text`: string [batch] → `text`: string [batch], the likeliest continuation, at most 64 tokens.
@@ -40,7 +48,8 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path) -> No
         score: `text`: string [batch] → `log_probabilities`: float32 [batch, longest], in nats, of each token and of the
             end of the text, of the first `length` ones; 0 behind the end; `targets`: int32 [batch], how many there are.
         tokenize: `text`: string [batch] → `token_ids`: int32 [batch, longest], -1 behind the end.
-        begin: `text`: string [1] and the sampling → `token`: int32 [1], its `bytes`, whether it `ended` the text, `cache`, `index`.
+        begin: `text`: string [1], `tokens` and the sampling → `token`: int32 [1], its `bytes`, whether it `ended` the text,
+            `cache`, `index`, and `stop`: string [stops], which end the text too.
         step: `token`, `cache`, `index` and the sampling → the same, one token on.
     """
     module = tf.Module()
@@ -52,26 +61,32 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path) -> No
     size = model.backbone.hidden_dim // heads
     cache_spec = tf.TensorSpec([1, layers, 2, None, heads, size], tf.float32, "cache")
 
-    def prompts(text: tf.Tensor) -> tf.RaggedTensor:
+    def documents(text: tf.Tensor) -> tf.RaggedTensor:
         """Each text after end-of-text, as a document's beginning is."""
         found = pieces.tokenize(text)
         return tf.concat([tf.RaggedTensor.from_tensor(tf.fill([found.nrows(), 1], pieces.end_id)), found], axis=1)
+
+    def prompts(text: tf.Tensor) -> tf.RaggedTensor:
+        return documents(tf.strings.join([QUESTION[0], tf.strings.strip(text), QUESTION[1]]) if chat else text)
+
+    def answers(found: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        text = pieces.detokenize(found)
+        return {"text": tf.strings.regex_replace(text, rf"(?s){re.escape(END)}.*", "") if chat else text}
 
     @tf.function(input_signature=[text, tf.TensorSpec([], tf.int32, "tokens"), *sampling])
     def generate(
         text: tf.Tensor, tokens: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        found = generator.generate(prompts(text), tokens, Sampling(temperature, top_k, top_p, seed))
-        return {"text": pieces.detokenize(found)}
+        return answers(generator.generate(prompts(text), tokens, Sampling(temperature, top_k, top_p, seed)))
 
     @tf.function(input_signature=[text])
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
         tokens = tf.constant(min(_DEFAULT_TOKENS, length - 1))
-        return {"text": pieces.detokenize(generator.generate(prompts(text), tokens, Sampling()))}
+        return answers(generator.generate(prompts(text), tokens, Sampling()))
 
     @tf.function(input_signature=[text])
     def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = prompts(text)
+        ids = documents(text)
         ends = tf.RaggedTensor.from_tensor(tf.fill([ids.nrows(), 1], pieces.end_id))
         stream = tf.concat([ids, ends], axis=1)[:, : length + 1]
         dense = stream.to_tensor(pieces.end_id)
@@ -101,7 +116,8 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path) -> No
         ids = prompts(text).to_tensor()[:, -(length - room) :]
         count = tf.shape(ids)[1]
         logits, cache = generator.begin(ids, count + room)
-        return told(logits, cache, count, Sampling(temperature, top_k, top_p, seed))
+        first = told(logits, cache, count, Sampling(temperature, top_k, top_p, seed))
+        return {**first, "stop": tf.constant([END] if chat else [], tf.string)}
 
     @tf.function(
         input_signature=[

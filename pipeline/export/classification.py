@@ -18,9 +18,14 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
     classifier, labels = text_classification.load(model.path)
     tokenizer = open_tokenizer(sequences.path / "tokenizer")
     pair = examples.properties["text_b"] is not None
-    write(classifier, tokenizer, labels, sequences.properties["sequence_length"], pair, folder)
+    length = int(sequences.properties["sequence_length"])
+    write(classifier, tokenizer, labels, length, pair, folder)
     second = ', text_b=tf.constant(["…"])' if pair else ""
     return Described(
+        model=classifier,
+        pieces=tokenizer.pieces,
+        length=length,
+        labels=tuple(labels),
         properties={"labels": labels, "text_pair": pair},
         about=f"Text classification{' of pairs' if pair else ''} into {', '.join(f'`{label}`' for label in labels)}.",
         use=f'served(text=tf.constant(["…"]){second})  # probabilities: float32 [batch, {len(labels)}], label: string [batch]',

@@ -22,8 +22,12 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
     pieces = open_pieces(sequences.path / "tokenizer", "wordpiece")
     assert isinstance(pieces, WordPiece)
     length = int(sequences.properties["sequence_length"])
-    write(masked_lm.load(model.path), pieces, length, folder)
+    loaded = masked_lm.load(model.path)
+    write(loaded, pieces, length, folder)
     return Described(
+        model=loaded,
+        pieces=pieces,
+        length=length,
         properties={"sequence_length": length, "vocabulary_size": pieces.vocabulary_size},
         about=f"A masked language model that sees {length} tokens at once.",
         use='served(text=tf.constant(["… [MASK] …"]))  # token: string, probability: float32 [batch, masks, 5]',

@@ -156,6 +156,7 @@ def continue_text(served: Any, text: str, wish: Wish) -> Iterator[str]:
     }
     found = served["begin"](text=tf.constant([text]), tokens=tf.constant(wish.tokens), **sampling)
     most = int(found["cache"].shape[3]) - int(found["index"])
+    ends = [*wish.stop, *(stop.decode() for stop in found["stop"].numpy())]
     # A token may end inside a character, and a stop string inside a token: what may still change is held back.
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     held = ""
@@ -163,11 +164,11 @@ def continue_text(served: Any, text: str, wish: Wish) -> Iterator[str]:
         if bool(found["ended"][0]):
             break
         held += decode(found["bytes"].numpy()[0])
-        stops = [place for place in (held.find(stop) for stop in wish.stop) if place >= 0]
+        stops = [place for place in (held.find(stop) for stop in ends) if place >= 0]
         if stops:
             yield held[: min(stops)]
             return
-        safe = len(held) - max((_overlap(held, stop) for stop in wish.stop), default=0)
+        safe = len(held) - max((_overlap(held, stop) for stop in ends), default=0)
         if safe:
             yield held[:safe]
             held = held[safe:]

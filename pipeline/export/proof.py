@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from lmworks.models.chat import render
 from lmworks.models.tokenizer import open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.export.predict import open_saved_model
@@ -85,7 +86,7 @@ def _chosen(table: DocumentTable) -> np.ndarray:
     return rows[np.argsort(table.lengths[rows], kind="stable")]
 
 
-def _texts(examples: Examples, split: str, table: DocumentTable, rows: np.ndarray) -> list[str]:
+def _texts(examples: Examples, split: str, table: DocumentTable, rows: np.ndarray, chat: bool = False) -> list[str]:
     """Texts of documents; of a long one the beginning, cut where its tokens stay what they are."""
     column = examples.properties["text"]
     wanted = table.rows[rows]
@@ -93,7 +94,8 @@ def _texts(examples: Examples, split: str, table: DocumentTable, rows: np.ndarra
     start = 0
     for batch in read_batches(examples, split, [column], batch_size=256):
         for row in wanted[(wanted >= start) & (wanted < start + len(batch))].tolist():
-            found[row] = next(pieces_of(batch.column(0)[row - start].as_py()))
+            text = batch.column(0)[row - start].as_py()
+            found[row] = render(text) if chat else next(pieces_of(text))
         start += len(batch)
     return [found[row] for row in wanted.tolist()]
 
@@ -103,7 +105,7 @@ def _causal(
 ) -> tuple[np.ndarray, np.ndarray]:
     table = DocumentTable(sequences, split)
     rows = _chosen(table)
-    texts = _texts(examples, split, table, rows)
+    texts = _texts(examples, split, table, rows, bool(sequences.properties["chat"]))
     expected = predictions.column("first_window").take(pa.array(rows)).to_pylist()
     difference = np.zeros(len(rows))
     size = 8

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import ExportStage
+from lmworks.models import huggingface
 from lmworks.pipeline.export.card import model_card
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
@@ -35,6 +36,9 @@ def write_servable(
     else:
         from lmworks.pipeline.export.masked_lm import save
     described = save(examples, sequences, model, folder)
+    if "huggingface" in config.formats:
+        target = servable.path / "huggingface"
+        huggingface.write(described.model, described.pieces, described.length, target, described.labels)
     proof = prove(config.task, folder, examples, sequences, evaluation)
     card = model_card(config, described.use, described.about, model, evaluation, proof)
     (servable.path / "README.md").write_text(card, encoding="utf-8")

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.bytepair import BytePair, train_bytepair
+from lmworks.models.chat import Part, parts_of, render
 from lmworks.models.tokenizer import open_pieces
 from lmworks.models.wordpiece import WordPiece, train_wordpiece
 from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
@@ -32,6 +33,7 @@ class Documents:
             "id": pa.string(),
             "row": pa.int64(),  # of the example in its split
             "token_ids": pa.list_(pa.int32()),
+            "targets": pa.list_(pa.bool_()),  # of a conversation: which tokens are learnt; else null, and all are
             "length": pa.int32(),  # tokens
             "bytes": pa.int64(),  # of the text in UTF-8
         }
@@ -42,12 +44,22 @@ class Documents:
         self._length = config.sequence_length
         self._pieces = _pieces(config, examples, sequences)
         self._tokens = self._bytes = 0
+        self._chat = config.chat
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
         documents = batch.column(self._text).to_pylist()
-        cut = [list(pieces_of(text)) for text in documents]
+        learnt = None
+        if self._chat:
+            parts = [self._parts(text, int(row)) for text, row in zip(documents, rows, strict=True)]
+            documents = ["".join(part.text for part in conversation) for conversation in parts]
+            cut = [[part.text for part in conversation] for conversation in parts]
+        else:
+            cut = [list(pieces_of(text)) for text in documents]
         found = self._pieces.encode([piece for pieces in cut for piece in pieces])
+        if self._chat:
+            flags = [part.learnt for conversation in parts for part in conversation]
+            learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
@@ -59,6 +71,9 @@ class Documents:
                 batch.column("id"),
                 pa.array(rows, pa.int64()),
                 pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, pa.int32())),
+                pa.nulls(len(batch), pa.list_(pa.bool_()))
+                if learnt is None
+                else pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(learnt)),
                 pa.array(np.diff(offsets), pa.int32()),
                 pa.array(sizes, pa.int64()),
             ],
@@ -68,7 +83,13 @@ class Documents:
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
         kind = "wordpiece" if isinstance(self._pieces, WordPiece) else "bpe"
-        return {"tokenizer": kind, "tokens": self._tokens, "bytes": self._bytes}
+        return {"tokenizer": kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+
+    def _parts(self, messages: str, row: int) -> list[Part]:
+        try:
+            return list(parts_of(messages))
+        except ValueError as error:
+            raise UserError(f"preprocess.chat: example {row} of a split: column {self._text!r}: {error}") from None
 
     def summary(self) -> str:
         """Tokens, and bytes that one of them stands for."""
@@ -89,7 +110,8 @@ def pieces_of(text: str) -> Iterator[str]:
         end = border.start() if border else min(begin + _LONGEST_WORD, len(text))
         yield text[begin:end]
         begin = end
-    yield text[begin:]
+    if begin < len(text) or not text:
+        yield text[begin:]
 
 
 def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -> WordPiece | BytePair:
@@ -97,7 +119,8 @@ def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -
     folder = sequences.path / TOKENIZER
     kind: Literal["wordpiece", "bpe"] = "wordpiece" if config.task == "masked_lm" else "bpe"
     if training:
-        corpus = (piece for text in texts(examples) for piece in pieces_of(text))
+        whole = (render(text) for text in texts(examples)) if config.chat else texts(examples)
+        corpus = (piece for text in whole for piece in pieces_of(text))
         try:
             if kind == "wordpiece":
                 train_wordpiece(corpus, training.vocabulary_size, training.lowercase).save(folder)

@@ -111,10 +111,10 @@ class Causal(_Packed):
             first, last = self._packing.span(int(row))
             stream = self._packing.read(self.training, first - 1, last, end)
             token_ids[place, : len(stream) - 1], targets[place, : len(stream) - 1] = stream[:-1], stream[1:]
-            weights[place, : len(stream) - 1] = 1.0
+            weights[place, : len(stream) - 1] = self._packing.read_targets(self.training, first, last)
         inputs = {"token_ids": token_ids, "targets": targets, "weights": weights}
-        count = float(weights.sum())
-        return loop.MicroBatch(inputs, count, int((rows >= 0).sum()), int(count))
+        tokens = sum(last - first for first, last in (self._packing.span(int(row)) for row in rows if row >= 0))
+        return loop.MicroBatch(inputs, float(weights.sum()), int((rows >= 0).sum()), tokens)
 
     def loss(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """See `loop.Work`."""
@@ -130,8 +130,8 @@ class Causal(_Packed):
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """See `loop.Work`."""
-        bits = loss / math.log(2) / self._bytes_per_token
-        return {**super().describe(loss, tokens_per_second), "bits_per_byte": bits}
+        bits = {"bits_per_byte": loss / math.log(2) / self._bytes_per_token} if self.training.all_targets else {}
+        return {**super().describe(loss, tokens_per_second), **bits}
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss and what follows from it on (a part of) the validation split, and a sample of text."""
@@ -139,19 +139,21 @@ class Causal(_Packed):
         for one in predictions(
             self._compute, self.validation, self._windows, self.pieces.end_id, self.pieces.vocabulary_size
         ):
-            nll -= float(one.log_probabilities.sum(dtype=np.float64))
-            hits += float(one.hits.sum())
-            targets += len(one.hits)
+            nll -= float(one.log_probabilities[one.targets].sum(dtype=np.float64))
+            hits += float(one.hits[one.targets].sum())
+            targets += float(one.targets.sum())
         tf.summary.text("validation/sample", self._sample([""])[0], step)
-        documents = sorted({window.document for window in self._windows})
-        share = targets / float((self.validation.lengths[documents] + 1).sum())
-        size = float(self.validation.bytes[documents].sum()) * share
-        return {
+        found = {
             "loss": nll / targets,
             "perplexity": math.exp(min(nll / targets, 700.0)),
-            "bits_per_byte": nll / math.log(2) / size,
             "accuracy": hits / targets,
         }
+        if self.validation.all_targets:
+            documents = sorted({window.document for window in self._windows})
+            share = targets / float((self.validation.lengths[documents] + 1).sum())
+            size = float(self.validation.bytes[documents].sum()) * share
+            found["bits_per_byte"] = nll / math.log(2) / size
+        return found
 
     def _validation_windows(self) -> list[Window]:
         """Windows without overlap, of documents in their order, up to `validation_tokens`."""

@@ -1,0 +1,56 @@
+"""Conversations as text: the ChatML template, and which of it a model learns to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BEGIN, END = "<|im_start|>", "<|im_end|>"
+ROLES = ("system", "user", "assistant")
+
+
+class Part(NamedTuple):
+    """A stretch of a rendered conversation. Tokens never reach across its borders, so parts may be tokenised one by one."""
+
+    text: str
+    learnt: bool
+    """Whether its tokens are targets: the assistant's words and the mark that ends them."""
+
+
+def parts_of(messages: str) -> Iterator[Part]:
+    """Renders a conversation: `<|im_start|>ROLE⏎CONTENT<|im_end|>⏎` for each message, contents without blanks around them.
+
+    Args:
+        messages: JSON, a list of {"role": system | user | assistant, "content": text}.
+
+    Raises:
+        ValueError: it is not that, or the assistant says nothing.
+    """
+    try:
+        conversation = json.loads(messages)
+    except ValueError:
+        conversation = None
+    if not isinstance(conversation, list) or not conversation:
+        raise ValueError('must be a list of messages, [{"role": "user", "content": "…"}, {"role": "assistant", …}, …]')
+    answered = False
+    for number, message in enumerate(conversation, 1):
+        role = message.get("role") if isinstance(message, dict) else None
+        content = message.get("content") if isinstance(message, dict) else None
+        if role not in ROLES or not isinstance(content, str):
+            raise ValueError(f"message {number} must have a role ({', '.join(ROLES)}) and a content that is text")
+        learnt = role == "assistant" and bool(content.strip())
+        answered = answered or learnt
+        yield Part(f"{BEGIN}{role}\n", False)
+        yield Part(f"{content.strip()}{END}\n", learnt)
+    if not answered:
+        raise ValueError("the assistant says nothing in it")
+
+
+def render(messages: str) -> str:
+    """The whole text of a conversation; see `parts_of`."""
+    return "".join(part.text for part in parts_of(messages))
+
+
+QUESTION = (f"{BEGIN}user\n", f"{END}\n{BEGIN}assistant\n")
+"""What stands before and behind a question, so that the answer is what comes next."""
