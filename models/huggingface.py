@@ -6,8 +6,11 @@ of tensors are those of `transformers` (`GPT2LMHeadModel`, `BertForMaskedLM`, `B
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +192,32 @@ def _bert_classifier(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
     found, config = _bert(model.backbone)
     found |= _layer(model.output_dense, "classifier")
     return found, config | {"architectures": ["BertForSequenceClassification"], "num_labels": model.num_classes}
+
+
+@contextlib.contextmanager
+def with_pooler(preset: str) -> Iterator[str]:
+    """A preset that KerasHub can open: it demands a pooler, which a `BertForMaskedLM` of `transformers` does not have.
+
+    Within it, a folder of such a model is a temporary copy with a pooler of zeros; any other preset is itself.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(preset)
+    config = folder / "config.json"
+    tensors = _tensors(folder, "") if config.exists() and '"BertForMaskedLM"' in config.read_text() else {}
+    lookup = next((name for name in tensors if name.endswith("embeddings.word_embeddings.weight")), None)
+    if lookup is None or any("pooler" in name for name in tensors):
+        yield preset
+        return
+    width = tensors[lookup].shape[1]
+    name = lookup.removesuffix("embeddings.word_embeddings.weight") + "pooler.dense"
+    with tempfile.TemporaryDirectory() as copy:
+        for path in folder.iterdir():
+            if path.suffix in (".json", ".txt") and "index" not in path.name:
+                shutil.copy(path, copy)
+        pooler = {f"{name}.weight": np.zeros((width, width), np.float32), f"{name}.bias": np.zeros(width, np.float32)}
+        save_file({**tensors, **pooler}, Path(copy) / WEIGHTS, metadata={"format": "pt"})
+        yield copy
 
 
 def read_masked_head(model: keras.Model, folder: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.causal_lm import TOKENIZER, check_positions
-from lmworks.models.huggingface import read_masked_head
+from lmworks.models.huggingface import read_masked_head, with_pooler
 from lmworks.models.preset import open_preset, task_class, to_float32
 
 if TYPE_CHECKING:
@@ -54,19 +54,22 @@ def build(
             dtype=dtype,
             **extra,
         )
-        return _without_pooler(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
-    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+        return _as_in_bert(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
+    with with_pooler(preset) as whole:
+        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **extra))
     check_positions(backbone, sequence_length)
     model = task_class(keras_hub.models.MaskedLM, type(backbone), preset)(backbone, dtype=dtype)
     if isinstance(model, keras_hub.models.BertMaskedLM):
         read_masked_head(model, Path(preset))
-    return _without_pooler(model)
+    return _as_in_bert(model)
 
 
-def _without_pooler(model: keras.Model) -> keras.Model:
-    """Keeps the pooler, which masked language modelling does not use, as it is."""
+def _as_in_bert(model: keras.Model) -> keras.Model:
+    """Keeps the pooler, which masked language modelling does not use, as it is, and gives BERT's head BERT's own epsilon."""
     if hasattr(model.backbone, "pooled_dense"):
         model.backbone.pooled_dense.trainable = False
+        # KerasHub's head says 1e-5, the reference and all other norms of the model 1e-12.
+        model.masked_lm_head._intermediate_layer_norm.epsilon = model.backbone.embeddings_layer_norm.epsilon
     return model
 
 
@@ -158,4 +161,4 @@ def load(folder: Path) -> keras.Model:
     """Opens a saved model in float32, without preprocessor."""
     import keras_hub
 
-    return keras_hub.models.MaskedLM.from_preset(str(folder), preprocessor=None, dtype="float32")
+    return _as_in_bert(keras_hub.models.MaskedLM.from_preset(str(folder), preprocessor=None, dtype="float32"))

@@ -53,7 +53,7 @@ def main() -> None:
         learning_rate=1e-3,
         weight_decay=0.1,
         lr_scheduler_type="cosine",
-        warmup_ratio=0.05,
+        warmup_steps=0.05,
         bf16=True,
         optim="adamw_torch_fused",
         use_cpu=True,
