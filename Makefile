@@ -31,7 +31,7 @@ demo: setup ## fine-tune, evaluate and export a sentiment classifier
 test: setup ## the tests, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest
 
-test-slow: setup ## kills and several processes
+test-slow: setup ## kills, several processes, a whole language model
 	$(BIN)/python -m pytest -m slow
 
 test-peers: .venv-peers/ready ## parity with PyTorch and transformers
@@ -48,6 +48,8 @@ check: setup ## ruff and mypy
 
 bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as ratios; needs a quiet machine
 	.venv-peers/bin/python tests/benchmarks/finetune.py
+	.venv-peers/bin/python tests/benchmarks/pretrain.py
+	.venv-peers/bin/python tests/benchmarks/tokenization.py
 	.venv-peers/bin/lmworks run --config=configs/sentiment.yaml
 	.venv-peers/bin/python tests/benchmarks/serve.py
 

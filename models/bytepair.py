@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from lmworks.configs.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -125,6 +127,8 @@ class BytePair:
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """What `encode` gives: string [batch] to ragged int32 [batch, (tokens)]; works inside a graph."""
+        import tensorflow as tf
+
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
         bordered = tf.strings.regex_replace(texts, _LAST_SPACE, b"\\1" + _BORDER + b"\\2")
         bordered = tf.strings.regex_replace(bordered, _WORDS, b"\\0" + _BORDER)
@@ -139,6 +143,8 @@ class BytePair:
 
         Each round merges, of every word, the first learnt pair that it holds, wherever it stands in the word.
         """
+        import tensorflow as tf
+
         count = tf.size(words)
         tokens = tf.gather(self._of_byte, tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32))
         owner = tf.repeat(tf.range(count), tf.strings.length(words))
@@ -178,6 +184,8 @@ class BytePair:
 
     def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
         """What `decode` gives: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
+        import tensorflow as tf
+
         pieces = token_ids.with_flat_values(tf.gather(tf.constant(self.token_bytes), token_ids.flat_values))
         return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=1), "UTF-8", "UTF-8", errors="replace")
 

@@ -27,12 +27,15 @@ def open_tokenizer(source: str | Path) -> Tokenizer:
 
 def open_pieces(source: str | Path, kind: Literal["wordpiece", "bpe"]) -> WordPiece | BytePair:
     """Opens the vocabulary and rules of a tokenizer; arguments and errors as in `open_tokenizer`."""
-    from lmworks.models.bytepair import BytePair
+    folder = Path(source)
+    folder = folder if folder.is_dir() else _download(str(source))
+    if kind == "bpe":  # needs no TensorFlow, whose import takes seconds
+        from lmworks.models.bytepair import BytePair
+
+        return BytePair.from_folder(folder)
     from lmworks.models.wordpiece import WordPiece
 
-    folder = Path(source)
-    opened = WordPiece if kind == "wordpiece" else BytePair
-    return opened.from_folder(folder if folder.is_dir() else _download(str(source)))
+    return WordPiece.from_folder(folder)
 
 
 def _download(preset: str) -> Path:

@@ -153,11 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lmworks.tfx.launch", description="Runs one component.")
     parser.add_argument("--component", required=True, help="MODULE:FUNCTION")
     parser.add_argument("--executor_input", required=True, help="Kubeflow's JSON ({{$}}), or fd:N where it comes later")
+    parser.add_argument("--early_config", default="", help="with fd:N: the config, so that its imports need not wait")
     flags = parser.parse_args(arguments)
     try:
         component = load_component(flags.component)
         if flags.executor_input.startswith("fd:"):
-            getattr(sys.modules[component.function.__module__], "load", lambda: None)()
+            if load := getattr(sys.modules[component.function.__module__], "load", None):
+                load(component.config.model_validate_json(flags.early_config))
             work = process.wait_for_work(int(flags.executor_input.removeprefix("fd:")))
             if work is None:  # the runner found that there is none
                 return 0

@@ -217,6 +217,7 @@ class LocalRunner:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f".log-{os.getpid()}"
         command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
+        command.append(f"--early_config={node.config.model_dump_json()}")
         with log.open("wb") as chatter:
             child = process.Waiting(
                 [*command, "--executor_input="], stdin=subprocess.DEVNULL, stdout=chatter, stderr=chatter

@@ -10,14 +10,10 @@ from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
 from lmworks.tfx.component import Input, Output, component
 
 
-def load() -> None:
-    """Imports what is slow: the local runner has it done while the stage before still works."""
+def load(config: EvaluateStage) -> Callable[..., bool]:
+    """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    import keras_hub  # noqa: F401
-
-
-def _measure(task: str) -> Callable[..., bool]:
-    if task == "text_classification":
+    if config.task == "text_classification":
         from lmworks.pipeline.evaluate.evaluation import measure_model
     else:
         from lmworks.pipeline.evaluate.language import measure_language_model as measure_model
@@ -33,5 +29,4 @@ def evaluate(
     evaluation: Output[Evaluation],
 ) -> bool:
     """Measures a model on a split it was not trained on, and says whether it is blessed."""
-    load()
-    return _measure(config.task)(config, examples, sequences, model, evaluation)
+    return load(config)(config, examples, sequences, model, evaluation)

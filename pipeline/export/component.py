@@ -10,11 +10,12 @@ from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servab
 from lmworks.tfx.component import Input, Output, component
 
 
-def load() -> Callable[..., None]:
+def load(config: ExportStage) -> Callable[..., None]:
     """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    from lmworks.pipeline.export.servable import write_servable
+    from lmworks.pipeline.export.servable import saver_of, write_servable
 
+    saver_of(config)
     return write_servable
 
 
@@ -28,4 +29,4 @@ def export(
     servable: Output[Servable],
 ) -> None:
     """Writes a servable of a blessed model, and proves in a fresh process that it gives the evaluated predictions."""
-    load()(config, examples, sequences, model, evaluation, servable)
+    load(config)(config, examples, sequences, model, evaluation, servable)

@@ -7,12 +7,13 @@ import os
 import shutil
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import ExportStage
 from lmworks.models import huggingface
-from lmworks.pipeline.export.card import model_card
+from lmworks.pipeline.export.card import Described, model_card
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
 
@@ -29,13 +30,7 @@ def write_servable(
 ) -> None:
     """Exports, proves, writes the model card, and pushes where that is asked."""
     folder = servable.path / SAVED_MODEL
-    if config.task == "text_classification":
-        from lmworks.pipeline.export.classification import save
-    elif config.task == "causal_lm":
-        from lmworks.pipeline.export.causal_lm import save
-    else:
-        from lmworks.pipeline.export.masked_lm import save
-    described = save(examples, sequences, model, folder)
+    described = saver_of(config)(examples, sequences, model, folder)
     if "huggingface" in config.formats:
         target = servable.path / "huggingface"
         huggingface.write(described.model, described.pieces, described.length, target, described.labels)
@@ -52,6 +47,17 @@ def write_servable(
     }
     if config.push_to:
         push(folder, Path(config.push_to) / config.name)
+
+
+def saver_of(config: ExportStage) -> Callable[..., Described]:
+    """What writes the task's SavedModel; importing it is slow."""
+    if config.task == "text_classification":
+        from lmworks.pipeline.export.classification import save
+    elif config.task == "causal_lm":
+        from lmworks.pipeline.export.causal_lm import save
+    else:
+        from lmworks.pipeline.export.masked_lm import save
+    return save
 
 
 def prove(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,12 @@ from lmworks.configs.schema import PreprocessStage
 from lmworks.models.bytepair import BytePair, train_bytepair
 from lmworks.models.chat import Part, parts_of, render
 from lmworks.models.tokenizer import open_pieces
-from lmworks.models.wordpiece import WordPiece, train_wordpiece
 from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
+
+if TYPE_CHECKING:
+    from lmworks.models.wordpiece import WordPiece
 
 _PIECE = 1 << 16
 """Characters of a document that are tokenised at once, so that a long one occupies all cores and little memory."""
@@ -42,7 +44,8 @@ class Documents:
     def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
         self._text = examples.properties["text"]
         self._length = config.sequence_length
-        self._pieces = _pieces(config, examples, sequences)
+        self._kind: Literal["wordpiece", "bpe"] = "wordpiece" if config.task == "masked_lm" else "bpe"
+        self._pieces = _pieces(config, self._kind, examples, sequences)
         self._tokens = self._bytes = 0
         self._chat = config.chat
 
@@ -82,8 +85,7 @@ class Documents:
 
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
-        kind = "wordpiece" if isinstance(self._pieces, WordPiece) else "bpe"
-        return {"tokenizer": kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+        return {"tokenizer": self._kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
 
     def _parts(self, messages: str, row: int) -> list[Part]:
         try:
@@ -114,15 +116,18 @@ def pieces_of(text: str) -> Iterator[str]:
         yield text[begin:]
 
 
-def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -> WordPiece | BytePair:
+def _pieces(
+    config: PreprocessStage, kind: Literal["wordpiece", "bpe"], examples: Examples, sequences: Sequences
+) -> WordPiece | BytePair:
     training = config.tokenizer.train
     folder = sequences.path / TOKENIZER
-    kind: Literal["wordpiece", "bpe"] = "wordpiece" if config.task == "masked_lm" else "bpe"
     if training:
         whole = (render(text) for text in texts(examples)) if config.chat else texts(examples)
         corpus = (piece for text in whole for piece in pieces_of(text))
         try:
             if kind == "wordpiece":
+                from lmworks.models.wordpiece import train_wordpiece
+
                 train_wordpiece(corpus, training.vocabulary_size, training.lowercase).save(folder)
             else:
                 train_bytepair(corpus, training.vocabulary_size).save(folder)

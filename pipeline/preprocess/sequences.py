@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,7 +40,7 @@ class Encoder(Protocol):
 
 def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
     """Writes all splits, the tokenizer and the excluded rows."""
-    encoder = _encoder(config, examples, sequences)
+    encoder = encoder_of(config)(config, examples, sequences)
     splits = list(examples.properties["splits"])
     total = sum(examples.properties["splits"].values())
     kept, done = {}, 0
@@ -80,14 +80,17 @@ def texts(examples: Examples) -> Iterator[str]:
             yield from column.to_pylist()
 
 
-def _encoder(config: PreprocessStage, examples: Examples, sequences: Sequences) -> Encoder:
+def encoder_of(config: PreprocessStage) -> Callable[..., Encoder]:
+    """The task's encoder; importing it is slow."""
     if config.task == "text_classification":
         from lmworks.pipeline.preprocess.classification import TextPairs
 
-        return TextPairs(config, examples, sequences)
+        return TextPairs
     from lmworks.pipeline.preprocess.documents import Documents
 
-    return Documents(config, examples, sequences)
+    if config.task == "masked_lm":
+        import lmworks.models.wordpiece  # noqa: F401  (with TensorFlow, while there is time)
+    return Documents
 
 
 def _dropped(batch: pa.RecordBatch, split: str, rows: np.ndarray, verdict: np.ndarray) -> pa.RecordBatch:

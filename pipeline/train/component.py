@@ -10,14 +10,10 @@ from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.component import Input, Output, component
 
 
-def load() -> None:
-    """Imports what is slow: the local runner has it done while the stage before still works."""
+def load(config: TrainStage) -> Callable[..., None]:
+    """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend("tensorflow")
-    import keras_hub  # noqa: F401
-
-
-def _fit(task: str) -> Callable[..., None]:
-    if task == "text_classification":
+    if config.task == "text_classification":
         from lmworks.pipeline.train.classification import fit
     else:
         from lmworks.pipeline.train.language import fit
@@ -27,5 +23,4 @@ def _fit(task: str) -> Callable[..., None]:
 @component
 def train(config: TrainStage, sequences: Input[Sequences], model: Output[Model], logs: Output[Logs]) -> None:
     """Trains a model and keeps the best checkpoint by a validation metric."""
-    load()
-    _fit(config.task)(config, sequences, model, logs)
+    load(config)(config, sequences, model, logs)
