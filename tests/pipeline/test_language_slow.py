@@ -9,9 +9,10 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import lmworks
+from tests.conftest import REPOSITORY, lmworks
 
 pytestmark = pytest.mark.slow
+SHAKESPEARE = REPOSITORY.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,28 @@ def test_a_document_of_100_megabytes_in_one_line(tmp_path):
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"peak {peak / 2**20:.1f} GiB (before {before / 2**20:.1f})")
     assert peak < 8 * 2**20
+
+
+@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="../shared/data is absent")
+def test_tinyshakespeare_at_nanogpts_small_size(tmp_path):
+    """nanoGPT publishes a validation loss of 1.88 nats per character for these sizes, steps and split."""
+    source = f"path: {SHAKESPEARE}, byte_range:"
+    settings = [
+        f"ingest.train={{{source} [0, 1003854]}}",
+        f"ingest.validation={{{source} [1003854, 1115394]}}",
+        f"ingest.test={{{source} [1003854, 1115394]}}",
+        "preprocess={sequence_length: 64, decontaminate: false, tokenizer: {train: {kind: bpe, vocabulary_size: 257}}}",
+        "model={architecture: gpt2, layers: 4, heads: 4, hidden_dim: 128, intermediate_dim: 512, dropout: 0.0}",
+        "train={steps: 2000, batch_size: 12, learning_rate: 0.001, schedule: cosine, warmup_ratio: 0.05, weight_decay: 0.1}",
+        "evaluate.stride=64",
+    ]
+    done = lmworks(
+        "run",
+        "--config=configs/pretrain.yaml",
+        f"--root={tmp_path}",
+        "--until=evaluate",
+        *(f"--set={one}" for one in settings),
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "pretrain/evaluate/evaluation/metrics.json").read_text())["metrics"]
+    assert told["loss"]["value"] < 1.93
