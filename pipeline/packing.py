@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from lmworks.pipeline.tables import files_of
+from lmworks.pipeline.tables import ListColumn, read_table
 from lmworks.tfx.artifacts import Sequences
 
 
@@ -26,15 +25,11 @@ class DocumentTable:
     """
 
     def __init__(self, sequences: Sequences, split: str) -> None:
-        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files_of(sequences, split)]
-        table = pa.concat_tables(tables)
-        chunks = table.column("token_ids").chunks
-        self._values = [chunk.values.to_numpy() for chunk in chunks]
-        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        targets = table.column("targets").chunks
-        self.all_targets = all(chunk.null_count == len(chunk) for chunk in targets)
-        self._learnt = [] if self.all_targets else [chunk.values.to_numpy(zero_copy_only=False) for chunk in targets]
+        table = read_table(sequences, split)
+        self._tokens = ListColumn(table.column("token_ids"))
+        learnt = table.column("targets")
+        self.all_targets = learnt.null_count == len(learnt)
+        self._learnt = None if self.all_targets else ListColumn(learnt)
         self.lengths = table.column("length").to_numpy()
         self.bytes = table.column("bytes").to_numpy()
         self.ids = table.column("id")
@@ -45,18 +40,13 @@ class DocumentTable:
 
     def tokens(self, document: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Token ids of a document, or those from `begin` to before `end`: int32 [tokens], a view."""
-        return self._slice(self._values, document, begin, end)
+        return self._tokens.row(document, begin, end)
 
     def targets(self, document: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Which of these tokens are learnt: bool [tokens]."""
-        if self.all_targets:
+        if self._learnt is None:
             return np.ones(len(self.tokens(document, begin, end)), bool)
-        return self._slice(self._learnt, document, begin, end)
-
-    def _slice(self, columns: list[np.ndarray], document: int, begin: int, end: int | None) -> np.ndarray:
-        chunk = int(np.searchsorted(self._starts, document, side="right")) - 1
-        first, last = self._offsets[chunk][document - self._starts[chunk] :][:2]
-        return columns[chunk][first + begin : last if end is None else min(first + end, last)]
+        return self._learnt.row(document, begin, end)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from lmworks.pipeline.tables import files_of
+from lmworks.pipeline.tables import ListColumn, read_table
 from lmworks.tfx.artifacts import Sequences
 
 
@@ -34,12 +33,8 @@ class SequenceTable:
     """
 
     def __init__(self, sequences: Sequences, split: str) -> None:
-        tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files_of(sequences, split)]
-        table = pa.concat_tables(tables)
-        chunks = table.column("token_ids").chunks
-        self._values = [chunk.values.to_numpy() for chunk in chunks]
-        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        table = read_table(sequences, split)
+        self._tokens = ListColumn(table.column("token_ids"))
         self._pad_id = int(sequences.properties["pad_id"])
         self._first = table.column("first_length").to_numpy()
         self.lengths = table.column("length").to_numpy()
@@ -57,9 +52,8 @@ class SequenceTable:
             longest = int(allowed[np.searchsorted(allowed, longest)])
         token_ids = np.full((len(indices), longest), self._pad_id, np.int32)
         for place, index in enumerate(indices):
-            chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
-            begin, end = self._offsets[chunk][index - self._starts[chunk] :][:2]
-            token_ids[place, : end - begin] = self._values[chunk][begin:end]
+            tokens = self._tokens.row(int(index))
+            token_ids[place, : len(tokens)] = tokens
         positions = np.arange(longest)[None, :]
         mask = positions < self.lengths[indices][:, None]
         segments = ((positions >= self._first[indices][:, None]) & mask).astype(np.int32)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -74,6 +75,30 @@ class ShardWriter:
         if kind is None:
             for index, draft in enumerate(self._drafts):
                 draft.rename(self._folder / f"data-{index:05d}-of-{len(self._drafts):05d}.{self._kind}")
+
+
+class ListColumn:
+    """A column of lists whose values stay on disk until a row is asked for.
+
+    Args:
+        column: memory-mapped, without nulls.
+    """
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._values = [chunk.values.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        self._starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+
+    def row(self, index: int, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """A row's values, or those from `begin` to before `end`: a view."""
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        first, last = self._offsets[chunk][index - self._starts[chunk] :][:2]
+        return self._values[chunk][first + begin : last if end is None else min(first + end, last)]
+
+
+def read_table(artifact: Artifact, split: str) -> pa.Table:
+    """All Arrow shards of a split, memory-mapped."""
+    return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in files_of(artifact, split))
 
 
 def files_of(artifact: Artifact, split: str) -> list[Path]:
