@@ -46,16 +46,18 @@ def cross_entropy(
         states: tf.Tensor, embeddings: tf.Tensor, bias: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, tf.Tensor], object]:
         matrix = tf.cast(embeddings, states.dtype)
+        # Slopes of a large vocabulary are too small for float16, whose loss is scaled only after this.
+        exact = tf.float32 if states.dtype == tf.float16 else states.dtype
         trained, plain, to_states, to_matrix, to_bias = [], [], [], [], []
         for part in range(parts):
             begin, end = part * rows, (part + 1) * rows if part + 1 < parts else None
             some = states[begin:end]
             logits = tf.cast(tf.matmul(some, matrix, transpose_b=True), tf.float32) + bias
-            loss, nll, slope = _softmax(logits, targets[begin:end], weights[begin:end], smoothing, z_loss, states.dtype)
+            loss, nll, slope = _softmax(logits, targets[begin:end], weights[begin:end], smoothing, z_loss, exact)
             trained.append(loss)
             plain.append(nll)
-            to_states.append(tf.matmul(slope, matrix))
-            to_matrix.append(tf.cast(tf.matmul(slope, some, transpose_a=True), tf.float32))
+            to_states.append(tf.matmul(slope, tf.cast(matrix, exact)))
+            to_matrix.append(tf.cast(tf.matmul(slope, tf.cast(some, exact), transpose_a=True), tf.float32))
             to_bias.append(tf.reduce_sum(tf.cast(slope, tf.float32), axis=0))
 
         def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

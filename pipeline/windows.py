@@ -77,7 +77,7 @@ def predictions(
         token_ids = np.full((len(group), longest), end_id, np.int32)
         targets = token_ids.copy()
         for row, window in enumerate(group):
-            stream = np.concatenate([[end_id], table.tokens(window.document), [end_id]])[window.begin : window.end + 1]
+            stream = _stream(table, window, end_id)
             token_ids[row, : len(stream) - 1], targets[row, : len(stream) - 1] = stream[:-1], stream[1:]
         found, hits = (one.numpy() for one in compute(tf.constant(token_ids), tf.constant(targets)))
         for row, window in enumerate(group):
@@ -89,3 +89,13 @@ def predictions(
         start += len(group)
         done += sum(window.end - window.fresh for window in group)
         report(done, None, "tokens")
+
+
+def _stream(table: DocumentTable, window: Window, end_id: int) -> np.ndarray:
+    """The targets of a window and the token before the first one: int32 [targets + 1]."""
+    tokens = table.tokens(window.document, max(window.begin - 1, 0), window.end)
+    before = [end_id] if window.begin == 0 else []
+    count = window.end - window.begin + 1
+    # What is missing at the end is the document's own.
+    after = [end_id] * (count - len(before) - len(tokens))
+    return np.concatenate([before, tokens, after]).astype(np.int32)

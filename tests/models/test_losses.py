@@ -64,6 +64,19 @@ def test_a_target_without_any_chance_has_its_true_loss():
     assert float(plain) == 2000.0
 
 
+def test_float16_keeps_gradients_that_are_too_small_for_it():
+    width, vocabulary, scale = 4, 4096, 2.0**15
+    states = tf.zeros([2, width], tf.float16)
+    embeddings = tf.constant(np.random.default_rng(0).normal(size=(vocabulary, width)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        loss = cross_entropy(states, embeddings, tf.constant([1, 2]), tf.constant([1.0, 0.0]))[0] / 1000 * scale
+    found = tape.gradient(loss, states).numpy()[0] / scale * 1000
+    chances = np.full(vocabulary, 1 / vocabulary)
+    chances[1] -= 1
+    np.testing.assert_allclose(found, chances @ embeddings.numpy(), rtol=2e-3)
+
+
 def test_bfloat16_states_keep_a_float32_loss():
     states, embeddings, targets, weights, bias = _data()
     exact = float(cross_entropy(states, embeddings, targets, weights, bias=bias)[1])

@@ -23,7 +23,7 @@ from lmworks.pipeline.preprocess.component import preprocess
 from lmworks.pipeline.preprocess.documents import pieces_of
 from lmworks.pipeline.train import loop
 from lmworks.pipeline.train.language import Causal, MaskedWork
-from lmworks.pipeline.windows import windows_of
+from lmworks.pipeline.windows import _stream, windows_of
 from lmworks.tfx.artifacts import Examples, Sequences, Statistics, publish, read
 from tests.conftest import lmworks
 
@@ -445,3 +445,12 @@ def test_no_such_servable(tmp_path):
     with pytest.raises(UserError, match="holds no SavedModel"):
         next(answer(tmp_path, ["x"], [], Wish(), False))
     assert EvaluateStage(task="causal_lm").stride is None
+
+
+def test_windows_read_what_they_should(causal):
+    table, end = DocumentTable(causal, "train"), 0
+    for document in range(5):
+        whole = np.concatenate([[end], table.tokens(document), [end]])
+        for window in windows_of(int(table.lengths[document]), 7, 3, document):
+            found = _stream(table, window, end)
+            assert found.tolist() == whole[window.begin : window.end + 1].tolist()
