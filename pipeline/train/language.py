@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from lmworks.configs.schema import TrainStage
 from lmworks.models import causal_lm, masked_lm
-from lmworks.models.backend import choose_precision, dtype_of
+from lmworks.models.backend import accelerator, choose_precision, dtype_of, peak_flops
 from lmworks.models.bytepair import BytePair
 from lmworks.models.generation import Completer, Sampling
 from lmworks.models.losses import cross_entropy
@@ -54,6 +54,7 @@ class _Packed:
         self.config, self.length = config, int(sequences.properties["sequence_length"])
         self.training, self.validation = (DocumentTable(sequences, split) for split in ("train", "validation"))
         self._room = room
+        self._peak = peak_flops(accelerator(), choose_precision(config.precision))
         self._packing = self._pack(0)
         self.steps_per_epoch = math.ceil(self._packing.sequences / (config.batch_size * config.accumulate))
 
@@ -73,7 +74,8 @@ class _Packed:
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """Perplexity, and the arithmetic that is done."""
         flops = flops_per_token(self.model, self.length) * tokens_per_second
-        return {"perplexity": math.exp(min(loss, 700.0)), "flops_per_second": flops}
+        share = {"flops_share_of_peak": flops / self._peak} if self._peak else {}
+        return {"perplexity": math.exp(min(loss, 700.0)), "flops_per_second": flops, **share}
 
     model: keras.Model
 
