@@ -71,11 +71,12 @@ def test_gpt_stdlib_is_below_its_gate_and_better_than_a_five_gram_model(library)
 
 
 def test_a_document_of_100_megabytes_in_one_line(tmp_path):
-    words = b" ".join(b"word%d" % (number * 7919 % 50_000) for number in range(9_600_000))[: 100 * 2**20]
+    words = b" ".join(b"word%d" % (number * 7919 % 50_000) for number in range(11_000_000))[:100_000_000]
     (tmp_path / "line.txt").write_bytes(words)
-    (tmp_path / "other.txt").write_bytes(words[:200_000])
+    for part in range(2):
+        (tmp_path / f"other{part}.txt").write_bytes(words[part * 200_000 : (part + 1) * 200_000])
     settings = [
-        f"ingest.train={tmp_path}/line.txt", f"ingest.validation={tmp_path}/other.txt", f"ingest.test={tmp_path}/other.txt",
+        f"ingest.train={tmp_path}/line.txt", f"ingest.validation={tmp_path}/other0.txt", f"ingest.test={tmp_path}/other1.txt",
         "preprocess.tokenizer.train.vocabulary_size=1000",
     ]  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -85,7 +86,7 @@ def test_a_document_of_100_megabytes_in_one_line(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "runs/pretrain/preprocess/sequences/artifact.json").read_text())
-    assert manifest["properties"]["bytes"] > 100 * 2**20
+    assert manifest["properties"]["bytes"] > 100_000_000
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"peak {peak / 2**20:.1f} GiB (before {before / 2**20:.1f})")
     assert peak < 8 * 2**20
