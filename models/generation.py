@@ -83,6 +83,10 @@ class Generator:
         size = backbone.hidden_dim // backbone.num_heads
         self._shape = (backbone.num_layers, 2, backbone.num_heads, size)
 
+    def room_for_prompt(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Most tokens of a prompt that are read: so many new ones fit behind them, but never less than half the positions."""
+        return self.positions - tf.minimum(tokens, self.positions // 2)
+
     def begin(self, token_ids: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads token ids [batch, length]: logits of the next token, and a cache with room for so many positions."""
         layers, two, heads, size = self._shape
@@ -108,10 +112,10 @@ class Generator:
         Returns:
             Ragged int32 [batch, (new)], without end-of-text.
         """
-        tokens = tf.minimum(tokens, self.positions - 1)
-        prompts = _last(prompts, self.positions - tokens)
+        prompts = _last(prompts, self.room_for_prompt(tokens))
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        shortest, end = tf.reduce_min(lengths), tf.reduce_max(lengths) + tokens
+        ends_at = lengths + tf.minimum(tokens, self.positions - lengths)
+        shortest, end = tf.reduce_min(lengths), tf.reduce_max(ends_at)
         given = prompts.to_tensor(self._end)
         rows = tf.shape(given)[0]
         buffer = tf.concat([given, tf.fill([rows, end - tf.shape(given)[1]], self._end)], axis=1)
@@ -126,7 +130,7 @@ class Generator:
             new = choose(logits, sampling, index)
             inside = index < lengths
             new = tf.where(inside, buffer[:, index], tf.where(ended, self._end, new))
-            ended = ended | (~inside & (new == self._end)) | (index >= lengths + tokens)
+            ended = ended | (~inside & (new == self._end)) | (index >= ends_at)
             buffer = tf.where(places == index, new[:, None], buffer)
             logits, cache = self.step(new[:, None], cache, index)
             return index + 1, buffer, logits, cache, ended
@@ -143,7 +147,7 @@ class Generator:
                 tf.TensorShape([None]),
             ),
         )
-        new = (places >= lengths[:, None]) & (places < lengths[:, None] + tokens)
+        new = (places >= lengths[:, None]) & (places < ends_at[:, None])
         ends = tf.cumsum(tf.cast(new & (buffer == self._end), tf.int32), axis=1) > 0
         return tf.ragged.boolean_mask(buffer, new & ~ends)
 

@@ -232,8 +232,9 @@ def read_masked_head(model: keras.Model, folder: Path) -> bool:
     head = model.masked_lm_head
     head._intermediate_dense.kernel.assign(tensors[f"{_HEAD}.transform.dense.weight"].T)
     head._intermediate_dense.bias.assign(tensors[f"{_HEAD}.transform.dense.bias"])
-    head._intermediate_layer_norm.gamma.assign(tensors[f"{_HEAD}.transform.LayerNorm.weight"])
-    head._intermediate_layer_norm.beta.assign(tensors[f"{_HEAD}.transform.LayerNorm.bias"])
+    norm = f"{_HEAD}.transform.LayerNorm"  # old checkpoints say gamma and beta
+    head._intermediate_layer_norm.gamma.assign(tensors.get(f"{norm}.weight", tensors.get(f"{norm}.gamma")))
+    head._intermediate_layer_norm.beta.assign(tensors.get(f"{norm}.bias", tensors.get(f"{norm}.beta")))
     head._bias.assign(tensors.get(f"{_HEAD}.bias", tensors.get(f"{_HEAD}.decoder.bias")))
     return True
 

@@ -133,7 +133,7 @@ def draw_mask(
     if starts_word is None:
         positions = np.sort(random.permutation(candidates)[:wanted])
     else:
-        words = np.split(candidates, np.flatnonzero(starts_word[token_ids[candidates]])[1:])
+        words = np.split(candidates, np.flatnonzero(starts_word[token_ids[candidates]]))
         chosen: list[np.ndarray] = []
         room = wanted
         for index in random.permutation(len(words)):

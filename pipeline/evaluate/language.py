@@ -106,7 +106,8 @@ def measure_language_model(
     generations: list[Generation] = []
     if isinstance(pieces, BytePair):
         generations, memorised = _generate(config, sequences, model, table, pieces)
-        metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
+        if memorised is not None:
+            metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
     blessed, reasons = blessing(metrics, config.thresholds)
     folder = evaluation.path
     write_metrics(folder, config.task, config.split, len(table), metrics, slices)
@@ -207,7 +208,7 @@ def _slices(config: EvaluateStage, found: pa.Table, sums: Sums, documents: np.nd
 
 def _generate(
     config: EvaluateStage, sequences: Sequences, model: Model, table: DocumentTable, pieces: BytePair
-) -> tuple[list[Generation], float]:
+) -> tuple[list[Generation], float | None]:
     """A few continuations, and the share of their 50-token stretches that stand in the training text."""
     length = int(sequences.properties["sequence_length"])
     tokens = min(_NEW_TOKENS, length // 2)
@@ -221,7 +222,8 @@ def _generate(
         for prompt, new in zip(prompts, completer.token_ids(prompts), strict=True):
             told.append(Generation(name, prompt, pieces.decode(new)))
             grams.append(new)
-    return told, memorised_share(grams, DocumentTable(sequences, "train"))
+    long_enough = tokens >= GRAM
+    return told, memorised_share(grams, DocumentTable(sequences, "train")) if long_enough else None
 
 
 def memorised_share(generated: Sequence[np.ndarray], training: DocumentTable, gram: int = GRAM) -> float:

@@ -112,10 +112,10 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path, chat:
     def begin(
         text: tf.Tensor, tokens: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        room = tf.minimum(tokens, length - 1)
-        ids = prompts(text).to_tensor()[:, -(length - room) :]
+        ids = prompts(text).to_tensor()
+        ids = ids[:, tf.maximum(0, tf.shape(ids)[1] - generator.room_for_prompt(tokens)) :]
         count = tf.shape(ids)[1]
-        logits, cache = generator.begin(ids, count + room)
+        logits, cache = generator.begin(ids, count + tf.minimum(tokens, length - count))
         first = told(logits, cache, count, Sampling(temperature, top_k, top_p, seed))
         return {**first, "stop": tf.constant([END] if chat else [], tf.string)}
 

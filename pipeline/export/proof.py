@@ -108,7 +108,9 @@ def _causal(
     texts = _texts(examples, split, table, rows, bool(sequences.properties["chat"]))
     expected = predictions.column("first_window").take(pa.array(rows)).to_pylist()
     difference = np.zeros(len(rows))
-    size = 8
+    length = max(map(len, expected))
+    vocabulary = open_pieces(sequences.path / "tokenizer", "bpe").vocabulary_size
+    size = max(1, min(8, (1 << 25) // (max(1, length) * vocabulary)))  # texts whose logits are held at once
     for start in range(0, len(rows), size):
         found = served["score"](text=tf.constant(texts[start : start + size]))
         values, targets = found["log_probabilities"].numpy(), found["targets"].numpy()

@@ -181,7 +181,7 @@ def _read_documents(file: str, source: Source, encoding: str, config: IngestStag
             yield _checked(file, 1, {config.text: "".join(lines)}, encoding)
             return
         if source.byte_range:
-            lines = "".join(lines).splitlines(keepends=True)
+            lines = io.StringIO("".join(lines), newline=None)
         document: list[str] = []
         number = 0
         for number, line in enumerate(lines, 1):

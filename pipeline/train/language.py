@@ -87,7 +87,8 @@ class Causal(_Packed):
         length = int(sequences.properties["sequence_length"])
         super().__init__(config, sequences, length)
         self.model, self.pieces = model, pieces
-        self._bytes_per_token = sequences.properties["bytes"] / max(1, sequences.properties["tokens"])
+        targets = int(self.training.lengths.sum(dtype=np.int64)) + len(self.training)
+        self._bytes_per_token = int(self.training.bytes.sum()) / targets
         self._windows = self._validation_windows()
         self._compute = causal_lm.log_probabilities(model)
         tokens = min(_SAMPLE_TOKENS, length - 1)

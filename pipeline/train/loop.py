@@ -121,11 +121,12 @@ def run(config: TrainStage, work: Work, precision: str, logs: Logs) -> Trained:
                 left = (time.monotonic() - began) / step * (steps - step)
                 report(step, steps, "steps", **facts, left=_clock(left))
             if step % (config.evaluate_every or work.steps_per_epoch) == 0 or step == steps:
+                paused = time.monotonic()
                 metrics = work.validate(step)
                 for name, value in metrics.items():
                     tf.summary.scalar(f"validation/{name}", value, step)
                 best.judge(work.model, metrics, step)
-                trainer.restart_clock()
+                trainer.leave_out(time.monotonic() - paused)
     writer.close()
     work.model.set_weights(best.weights)
     return Trained(step, best, precision)
@@ -165,7 +166,8 @@ class Trainer:
 
     def step(self, batches: list[MicroBatch]) -> None:
         """One optimizer step; reads nothing back."""
-        targets = tf.constant(sum(batch.targets for batch in batches), tf.float32)
+        # A step without any target (of a conversation, questions only) has a gradient of zeros, not of 0 / 0.
+        targets = tf.constant(max(1.0, sum(batch.targets for batch in batches)), tf.float32)
         compute = self._part if self._gradients else self._whole
         for number, batch in enumerate(batches):
             inputs = {name: tf.constant(value) for name, value in batch.inputs.items()}
@@ -230,16 +232,16 @@ class Trainer:
         self._reset()
         return told
 
-    def restart_clock(self) -> None:
+    def leave_out(self, seconds: float) -> None:
         """Leaves what was done in between out of the speeds."""
-        self._since = time.monotonic()
+        self._since += seconds
 
     def _reset(self) -> None:
         for total in self._sums:
             total.assign(0.0)
         self._examples = self._tokens = self._steps = 0
         self._targets = 0.0
-        self.restart_clock()
+        self._since = time.monotonic()
 
 
 def _decays(variable: Any) -> bool:
