@@ -193,7 +193,7 @@ class BytePair:
         """KerasHub's own tokenizer at its closest settings; called from Python it splits some texts otherwise."""
         import keras_hub
 
-        pieces = {token: index for index, token in enumerate(self.vocabulary)}
+        pieces = self._index
         merges = [" ".join(pair) for pair in self.merges]
         if not merges:  # KerasHub fails without any; these two bytes stand in no UTF-8 text
             never = BYTE_CHARACTERS[0xFF]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.preset import open_preset, task_class, to_float32
+from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
 
 if TYPE_CHECKING:
     import keras
@@ -55,17 +55,6 @@ def build(
             f"model.preset: {preset}: has {backbone.vocabulary_size:,} embeddings for {pieces.vocabulary_size:,} tokens"
         )
     return task_class(keras_hub.models.CausalLM, type(backbone), preset)(backbone, dtype=dtype)
-
-
-def check_positions(backbone: keras.Model, sequence_length: int) -> None:
-    """Refuses sequences that are longer than the model has positions.
-
-    Raises:
-        UserError: naming both lengths.
-    """
-    longest = getattr(backbone, "max_sequence_length", None)
-    if longest and sequence_length > longest:
-        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
 
 
 def states(model: keras.Model, token_ids: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.causal_lm import TOKENIZER, check_positions
+from lmworks.models.causal_lm import TOKENIZER
 from lmworks.models.huggingface import read_masked_head, with_pooler
-from lmworks.models.preset import open_preset, task_class, to_float32
+from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
 
 if TYPE_CHECKING:
     import keras
@@ -96,6 +96,14 @@ def target_states(
     chosen = head._intermediate_layer_norm(head._intermediate_dense(chosen))
     embeddings = tf.convert_to_tensor(model.backbone.token_embedding._embeddings._value)
     return chosen, embeddings, tf.convert_to_tensor(head._bias._value)
+
+
+def logits_at(model: keras.Model, inputs: dict[str, tf.Tensor], positions: tf.Tensor) -> tf.Tensor:
+    """Float32 [batch, targets, vocabulary] at these positions; arguments as in `target_states`."""
+    import tensorflow as tf
+
+    states, embeddings, bias = target_states(model, inputs, positions)
+    return tf.einsum("btw,vw->btv", tf.cast(states, tf.float32), embeddings) + bias
 
 
 class Masked(NamedTuple):

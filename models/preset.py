@@ -60,6 +60,17 @@ def task_class(base: type, backbone: type, preset: str) -> Any:
     raise UserError(f"model.preset: {preset}: KerasHub has no {base.__name__} on a {backbone.__name__}")
 
 
+def check_positions(backbone: keras.Model, sequence_length: int) -> None:
+    """Refuses sequences that are longer than the model has positions.
+
+    Raises:
+        UserError: naming both lengths.
+    """
+    longest = getattr(backbone, "max_sequence_length", None)
+    if longest and sequence_length > longest:
+        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
+
+
 def to_float32(model: keras.Model) -> keras.Model:
     """The same task's model with the same weights, computing in float32 whatever it was trained in; no preprocessor."""
     import keras

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lmworks.models.masked_lm import draw_mask, target_states
+from lmworks.models.losses import log_probabilities
+from lmworks.models.masked_lm import draw_mask, logits_at
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.tfx.progress import report
@@ -86,10 +87,9 @@ class MaskedRows:
 
         @tf.function(input_signature=[self.input_specs(rows)])
         def compute(inputs: dict[str, tf.Tensor]) -> tuple[Any, Any]:
-            states, embeddings, bias = target_states(model, inputs, inputs["positions"])
-            logits = tf.einsum("btw,vw->btv", tf.cast(states, tf.float32), embeddings) + bias
+            logits = logits_at(model, inputs, inputs["positions"])
             chosen = tf.gather(logits, inputs["targets"], batch_dims=2)
-            return chosen - tf.reduce_logsumexp(logits, axis=-1), chosen >= tf.reduce_max(logits, axis=-1)
+            return log_probabilities(logits, inputs["targets"]), chosen >= tf.reduce_max(logits, axis=-1)
 
         return compute
 

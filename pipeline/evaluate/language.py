@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,14 +99,15 @@ def measure_language_model(
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
     if isinstance(pieces, BytePair):
-        sums, documents, extra = _causal(config, model, sequences, table, pieces)
+        loaded = causal_lm.load(model.path)
+        sums, documents, extra = _causal(config, loaded, sequences, table, pieces)
     else:
         sums, documents, extra = _masked(config, model, table, pieces)
     metrics = figures(_units(sums, documents, len(table)), config.bootstrap)
     slices = _slices(config, found, sums, documents, len(table))
     generations: list[Generation] = []
     if isinstance(pieces, BytePair):
-        generations, memorised = _generate(config, sequences, model, table, pieces)
+        generations, memorised = _generate(config, sequences, loaded, table, pieces)
         if memorised is not None:
             metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
     blessed, reasons = blessing(metrics, config.thresholds)
@@ -128,7 +130,7 @@ def measure_language_model(
 
 
 def _causal(
-    config: EvaluateStage, model: Model, sequences: Sequences, table: DocumentTable, pieces: BytePair
+    config: EvaluateStage, model: keras.Model, sequences: Sequences, table: DocumentTable, pieces: BytePair
 ) -> tuple[Sums, np.ndarray, dict[str, pa.Array]]:
     """Sums per window, the windows' documents, and the first window's log-probabilities of each document."""
     length = int(sequences.properties["sequence_length"])
@@ -142,7 +144,7 @@ def _causal(
         for document, tokens in enumerate(table.lengths)
         for window in windows_of(int(tokens), length, stride, document)
     ]
-    compute = causal_lm.log_probabilities(causal_lm.load(model.path))
+    compute = causal_lm.log_probabilities(model)
     first: list[np.ndarray] = [np.zeros(0, np.float32)] * len(table)
     rows = np.zeros((len(windows), 4))
     documents = np.zeros(len(windows), np.int64)
@@ -207,18 +209,17 @@ def _slices(config: EvaluateStage, found: pa.Table, sums: Sums, documents: np.nd
 
 
 def _generate(
-    config: EvaluateStage, sequences: Sequences, model: Model, table: DocumentTable, pieces: BytePair
+    config: EvaluateStage, sequences: Sequences, model: keras.Model, table: DocumentTable, pieces: BytePair
 ) -> tuple[list[Generation], float | None]:
     """A few continuations, and the share of their 50-token stretches that stand in the training text."""
     length = int(sequences.properties["sequence_length"])
     tokens = min(_NEW_TOKENS, length // 2)
-    loaded = causal_lm.load(model.path)
     beginnings = [pieces.decode(table.tokens(document, 0, _PROMPT_TOKENS)) for document in range(len(table))]
     prompts = list(config.prompts) or list(dict.fromkeys(beginnings))[:_GENERATIONS]
     told = []
     grams: list[np.ndarray] = []
     for name, sampling in (("greedy", Sampling()), ("temperature 0.8, top-p 0.95", Sampling(0.8, 0, 0.95, _SEED))):
-        completer = Completer(loaded, pieces, length, tokens, sampling)
+        completer = Completer(model, pieces, length, tokens, sampling)
         for prompt, new in zip(prompts, completer.token_ids(prompts), strict=True):
             told.append(Generation(name, prompt, pieces.decode(new)))
             grams.append(new)

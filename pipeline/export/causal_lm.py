@@ -12,6 +12,7 @@ from lmworks.models import causal_lm
 from lmworks.models.bytepair import BytePair
 from lmworks.models.chat import END, QUESTION
 from lmworks.models.generation import Generator, Sampling, choose
+from lmworks.models.losses import log_probabilities
 from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.export.card import Described
 from lmworks.tfx.artifacts import Examples, Model, Sequences
@@ -92,7 +93,7 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path, chat:
         dense = stream.to_tensor(pieces.end_id)
         targets = tf.cast(stream.row_lengths(), tf.int32) - 1
         logits = causal_lm.logits_of(model, dense[:, :-1])
-        chosen = tf.gather(logits, dense[:, 1:], batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
+        chosen = log_probabilities(logits, dense[:, 1:])
         real = tf.range(tf.shape(chosen)[1])[None, :] < targets[:, None]
         return {"log_probabilities": tf.where(real, chosen, 0.0), "targets": targets}
 

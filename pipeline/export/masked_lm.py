@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from lmworks.models import masked_lm
+from lmworks.models.losses import log_probabilities
 from lmworks.models.tokenizer import open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.export.card import Described
@@ -50,10 +51,6 @@ def write(model: keras.Model, pieces: WordPiece, length: int, folder: Path) -> N
     text = tf.TensorSpec([None], tf.string, "text")
     ids = tf.TensorSpec([None, None], tf.int32)
 
-    def logits_at(inputs: dict[str, tf.Tensor], positions: tf.Tensor) -> tf.Tensor:
-        states, embeddings, bias = masked_lm.target_states(model, inputs, positions)
-        return tf.einsum("btw,vw->btv", tf.cast(states, tf.float32), embeddings) + bias
-
     def with_masks(text: tf.Tensor) -> tf.RaggedTensor:
         """Token ids of texts in which `[MASK]` is the mask token."""
         parts = tf.strings.split(text, _MASK)
@@ -78,7 +75,7 @@ def write(model: keras.Model, pieces: WordPiece, length: int, folder: Path) -> N
             "segment_ids": tf.zeros_like(dense),
             "padding_mask": tf.sequence_mask(rows.row_lengths(), tf.shape(dense)[1]),
         }
-        found = tf.math.top_k(tf.nn.softmax(logits_at(inputs, positions)), _LIKELIEST)
+        found = tf.math.top_k(tf.nn.softmax(masked_lm.logits_at(model, inputs, positions)), _LIKELIEST)
         return {
             "token": tf.where(real[..., None], tf.gather(names, found.indices), ""),
             "probability": tf.where(real[..., None], found.values, 0.0),
@@ -89,9 +86,7 @@ def write(model: keras.Model, pieces: WordPiece, length: int, folder: Path) -> N
         token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
-        logits = logits_at(inputs, positions)
-        chosen = tf.gather(logits, targets, batch_dims=2)
-        return {"log_probabilities": chosen - tf.reduce_logsumexp(logits, axis=-1)}
+        return {"log_probabilities": log_probabilities(masked_lm.logits_at(model, inputs, positions), targets)}
 
     @tf.function(input_signature=[text])
     def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:

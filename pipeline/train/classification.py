@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
 from lmworks.models.backend import choose_precision, dtype_of
+from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.evaluate.classification import confusion, measure
 from lmworks.pipeline.evaluate.figures import confusion_png
@@ -31,7 +31,7 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     classifier = text_classification.build(
         config.model, local_preset(config.model.preset), tokenizer, len(labels), dtype_of(precision)
     )
-    _check_length(classifier, sequences.properties["sequence_length"])
+    check_positions(classifier.backbone, sequences.properties["sequence_length"])
     trained = loop.run(config, Classification(config, classifier, sequences), precision, logs)
     text_classification.save(classifier, tokenizer, labels, sequences.properties["sequence_length"], model.path)
     model.properties |= {"labels": labels, **trained.properties(classifier)}
@@ -101,9 +101,3 @@ class Classification:
         image = tf.io.decode_png(confusion_png(matrix, self.labels), channels=4)
         tf.summary.image("validation/confusion", image[None], step)
         return measure(labels, scores, self.labels)
-
-
-def _check_length(classifier: keras.Model, sequence_length: int) -> None:
-    longest = getattr(classifier.backbone, "max_sequence_length", None)
-    if longest and sequence_length > longest:
-        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")

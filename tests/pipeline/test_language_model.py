@@ -13,6 +13,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage, IngestStage, Model, PreprocessStage, TrainStage
 from lmworks.models import causal_lm, masked_lm
 from lmworks.models.generation import Completer, Sampling, choose
+from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.evaluate.language import Sums, figures, memorised_share
 from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
@@ -305,7 +306,7 @@ def test_more_tokens_than_positions(causal):
     pieces = open_pieces(causal.path / "tokenizer", "bpe")
     model = causal_lm.build(Model(architecture="gpt2", **SIZES), None, pieces, 32)
     with pytest.raises(UserError, match="sequence_length: 64 is above the model's 32 positions"):
-        causal_lm.check_positions(model.backbone, 64)
+        check_positions(model.backbone, 64)
 
 
 CAUSAL = """
