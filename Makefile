@@ -54,7 +54,7 @@ bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as rati
 	.venv-peers/bin/python tests/benchmarks/serve.py
 
 lock: ## pin everything with hashes; needs uv
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	uv pip compile pyproject.toml --extra dev --extra jax --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean: ## remove what was built and run
 	rm -rf build runs .venv .venv-peers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -262,8 +262,13 @@ class Train(Section):
     """Passes over the training split."""
     steps: Positive | None = None
     """Optimizer steps; wins over epochs."""
-    batch_size: Positive = 32
-    """Examples per micro-step over all devices."""
+    backend: Literal["tensorflow", "jax"] = "tensorflow"
+    """What Keras computes with while it trains; the result is the same folder."""
+    strategy: Literal["auto", "single", "mirrored", "data_parallel"] = "auto"
+    """Devices: `single`; `mirrored`, all of this machine (TensorFlow's MirroredStrategy); `data_parallel`, all of all hosts
+    (JAX). `auto` takes all accelerators that the backend sees, of a machine without any its processor."""
+    batch_size: Positive | Literal["auto"] = 32
+    """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory."""
     accumulate: Positive = 1
     """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
@@ -288,7 +293,19 @@ class Train(Section):
     whole_word: bool = False
     """masked_lm: draw whole words, not word pieces."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Computation; weights and reductions stay in float32."""
+    """Computation; weights and reductions stay in float32. float16 scales its loss."""
+    remat: bool = False
+    """Rematerialisation: the backward pass computes each Transformer layer again instead of keeping what it computed.
+    Less memory, the same result, about a third more arithmetic."""
+    max_bad_steps: Positive = 10
+    """A step whose loss or gradient is no finite number changes nothing and is counted; so many in a row stop the run."""
+    checkpoint_every: Positive = 500
+    """Steps between two checkpoints, from which a run that was stopped goes on exactly; one is also written before every
+    evaluation, and on SIGTERM or Ctrl-C."""
+    keep_checkpoints: Positive = 2
+    """How many of the newest checkpoints are kept while training; one is kept after it, for more `steps`."""
+    profile: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
+    """Steps from which to which a profile is written beside the TensorBoard logs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
     """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
@@ -418,6 +435,11 @@ class PreprocessStage(Preprocess):
 
 class TrainStage(Train):
     """What the component `train` is given."""
+
+    free_when_resumed: ClassVar[tuple[str, ...]] = (
+        "steps", "epochs", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "profile", "strategy", "remat",
+    )  # fmt: skip
+    """Keys that may change between a checkpoint and the run that goes on from it."""
 
     task: Task
     model: Model

@@ -38,6 +38,13 @@ def choose_precision(asked: str) -> Precision:
     """
     if asked != "auto":
         return asked  # type: ignore[return-value]
+    if backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        if device.platform == "gpu":
+            return "bfloat16" if float(device.compute_capability) >= 8.0 else "float16"
+        return "bfloat16" if device.platform == "tpu" or _computes_bfloat16() else "float32"
     import tensorflow as tf
 
     if tf.config.list_logical_devices("TPU"):
@@ -46,7 +53,38 @@ def choose_precision(asked: str) -> Precision:
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "bfloat16" if capability >= (8, 0) else "float16"
-    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
+    return "bfloat16" if _computes_bfloat16() else "float32"
+
+
+def backend() -> str:
+    """Name of the Keras backend of this process."""
+    import keras
+
+    return str(keras.backend.backend())
+
+
+def start_profile(folder: str) -> None:
+    """The backend's profiler begins to write for TensorBoard's profile plugin."""
+    if backend() == "jax":
+        import jax
+
+        jax.profiler.start_trace(folder)
+    else:
+        import tensorflow as tf
+
+        tf.profiler.experimental.start(folder)
+
+
+def stop_profile() -> None:
+    """Writes the profile that was begun."""
+    if backend() == "jax":
+        import jax
+
+        jax.profiler.stop_trace()
+    else:
+        import tensorflow as tf
+
+        tf.profiler.experimental.stop()
 
 
 def dtype_of(precision: Precision) -> str:
@@ -72,10 +110,19 @@ def peak_flops(device: str, precision: Precision) -> float | None:
 
 def accelerator() -> str:
     """Name of the first GPU; empty where there is none."""
+    if backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        return str(device.device_kind) if device.platform == "gpu" else ""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "")) if gpus else ""
+
+
+def _computes_bfloat16() -> bool:
+    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
 
 
 def _cpu_flags() -> set[str]:

@@ -276,8 +276,11 @@ def _can_take(layer: keras.layers.Layer) -> bool:
 _EMBEDDING_CALLS = (keras.layers.Embedding.call, keras.layers.ReversibleEmbedding.call)
 
 
+_DROPOUTS_OF_A_LAYER = 3
+
+
 @contextlib.contextmanager
-def fused_layers(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
+def fused_layers(model: keras.Model, seed: tf.Tensor, remat: bool = False) -> Iterator[None]:
     """Within it, the model's Transformer layers and dropouts run fused where they are called with `training=True`.
 
     Open it where a training step is traced. Layers that are not KerasHub's post-norm `TransformerEncoder` or pre-norm
@@ -287,6 +290,7 @@ def fused_layers(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
     Args:
         model: the model that is called inside.
         seed: int32 scalar that decides all dropout; give it another value in every step.
+        remat: rematerialisation: of a Transformer layer only the inputs are kept, and the backward pass runs it again.
     """
     layers = list(model._flatten_layers(include_self=False))
     encoders = [layer for layer in layers if _can_encode(layer)]
@@ -300,6 +304,14 @@ def fused_layers(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
         # Two odd constants keep the seeds of steps and of places apart; overflow wraps, which is meant.
         return seed * 0x5851F42D + next(sites) * 0x14057B7F
 
+    def whole(layer: Any, compute: Callable[[tf.Tensor, Callable[[], tf.Tensor]], tf.Tensor], inputs: Any) -> tf.Tensor:
+        x = tf.cast(inputs, layer.compute_dtype)
+        if not remat:
+            return compute(x, next_seed)
+        # Drawn here, because the layer is run twice and its dropouts must be the same.
+        seeds = [next_seed() for _ in range(_DROPOUTS_OF_A_LAYER)]
+        return tf.recompute_grad(lambda x: compute(x, iter(seeds).__next__))(x)
+
     def encoder_call(layer: Any) -> Callable[..., Any]:
         plain = layer.call
 
@@ -310,7 +322,8 @@ def fused_layers(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
                 return plain(
                     inputs, padding_mask=padding_mask, attention_mask=attention_mask, training=training, **others
                 )
-            return _encode(layer, tf.cast(inputs, layer.compute_dtype), tf.cast(padding_mask, tf.bool), next_seed)
+            mask = tf.cast(padding_mask, tf.bool)
+            return whole(layer, lambda x, seeds: _encode(layer, x, mask, seeds), inputs)
 
         return call
 
@@ -320,7 +333,7 @@ def fused_layers(model: keras.Model, seed: tf.Tensor) -> Iterator[None]:
         def call(inputs: Any, decoder_padding_mask: Any = None, training: Any = None, **others: Any) -> Any:
             if training is not True or any(one is not None for one in others.values()):
                 return plain(inputs, decoder_padding_mask=decoder_padding_mask, training=training, **others)
-            return _decode(layer, tf.cast(inputs, layer.compute_dtype), next_seed)
+            return whole(layer, lambda x, seeds: _decode(layer, x, seeds), inputs)
 
         return call
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.schema import Model
+from lmworks.models.compiled import compiled
 from lmworks.models.huggingface import read_classifier_head
 from lmworks.models.preset import open_preset, task_class, to_float32
 from lmworks.models.tokenizer import Tokenizer
@@ -76,20 +77,19 @@ def load(folder: Path) -> tuple[keras.Model, list[str]]:
     return model, json.loads((folder / LABELS).read_text())
 
 
-def input_specs() -> dict[str, Any]:
-    """Names, shapes and dtypes of model inputs, for functions that are traced once for all batch sizes and lengths."""
-    import tensorflow as tf
+def input_specs() -> dict[str, keras.InputSpec]:
+    """Shapes and dtypes of model inputs, for functions that are compiled once for all batch sizes and lengths."""
+    import keras
 
-    dtypes = {"token_ids": tf.int32, "segment_ids": tf.int32, "padding_mask": tf.bool}
-    return {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in dtypes.items()}
+    dtypes = {"token_ids": "int32", "segment_ids": "int32", "padding_mask": "bool"}
+    return {name: keras.InputSpec(shape=[None, None], dtype=dtype) for name, dtype in dtypes.items()}
 
 
 def probabilities(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
     """A compiled function from model inputs (see `Tokenizer.to_model_inputs`) to probabilities, float32 [batch, classes]."""
-    import tensorflow as tf
+    from keras import ops
 
-    @tf.function(input_signature=[input_specs()])
     def compute(inputs: dict[str, Any]) -> Any:
-        return tf.nn.softmax(tf.cast(model(inputs, training=False), tf.float32))
+        return ops.softmax(ops.cast(model(inputs, training=False), "float32"))
 
-    return compute
+    return compiled(model, compute, input_specs())

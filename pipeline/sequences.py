@@ -11,11 +11,15 @@ from lmworks.pipeline.tables import ListColumn, read_table
 from lmworks.tfx.artifacts import Sequences
 
 
+_STEP = 64
+
+
 class Batch(NamedTuple):
     """Padded to its longest sequence."""
 
     inputs: dict[str, np.ndarray]
-    """`token_ids`, `segment_ids`: int32 [batch, length]; `padding_mask`: bool [batch, length], True on tokens."""
+    """`token_ids`, `segment_ids`: int32 [rows, length]; `padding_mask`: bool [rows, length], True on tokens. Rows behind the
+    last one of the batch hold nothing but one padding token."""
     labels: np.ndarray
     """int32 [batch]."""
     indices: np.ndarray
@@ -45,26 +49,45 @@ class SequenceTable:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, indices: np.ndarray, allowed: np.ndarray | None = None) -> Batch:
-        """Pads these rows to the longest of them, or to the next of the allowed lengths (ascending)."""
+    def batch(self, indices: np.ndarray, allowed: np.ndarray | None = None, rows: int | None = None) -> Batch:
+        """Pads sequences to the longest of them, or to the next of the allowed lengths (ascending).
+
+        Args:
+            indices: of the sequences.
+            allowed: lengths to pad to.
+            rows: of the arrays, at least as many as there are sequences; just as many when not given.
+        """
         longest = int(self.lengths[indices].max())
         if allowed is not None:
             longest = int(allowed[np.searchsorted(allowed, longest)])
-        token_ids = np.full((len(indices), longest), self._pad_id, np.int32)
+        rows = len(indices) if rows is None else rows
+        token_ids = np.full((rows, longest), self._pad_id, np.int32)
         for place, index in enumerate(indices):
             tokens = self._tokens.row(int(index))
             token_ids[place, : len(tokens)] = tokens
         positions = np.arange(longest)[None, :]
-        mask = positions < self.lengths[indices][:, None]
-        segments = ((positions >= self._first[indices][:, None]) & mask).astype(np.int32)
+        lengths, first = (
+            np.ones(rows, np.int32),
+            np.ones(rows, np.int32),
+        )  # attention over nothing at all is not defined
+        lengths[: len(indices)], first[: len(indices)] = self.lengths[indices], self._first[indices]
+        mask = positions < lengths[:, None]
+        segments = ((positions >= first[:, None]) & mask).astype(np.int32)
         inputs = {"token_ids": token_ids, "segment_ids": segments, "padding_mask": mask}
         return Batch(inputs, self.labels[indices], np.asarray(indices))
 
-    def by_length(self, batch_size: int) -> Iterator[Batch]:
-        """All rows, long ones first, so that a batch holds little padding and the largest shape is met at once."""
+    def by_length(self, batch_size: int, fixed_shapes: bool = False) -> Iterator[Batch]:
+        """All rows, long ones first, so that a batch holds little padding and the largest shape is met at once.
+
+        Args:
+            batch_size: rows of a batch; the last one may have fewer.
+            fixed_shapes: arrays have `batch_size` rows always, and a length that is a multiple of 64 or the longest one.
+        """
         order = np.argsort(-self.lengths, kind="stable")
+        longest = int(self.lengths.max(initial=1))
+        allowed = np.append(np.arange(_STEP, longest, _STEP), longest) if fixed_shapes else None
         for start in range(0, len(order), batch_size):
-            yield self.batch(order[start : start + batch_size])
+            yield self.batch(order[start : start + batch_size], allowed, batch_size if fixed_shapes else None)
 
 
 def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, bucket: int = 50) -> list[np.ndarray]:

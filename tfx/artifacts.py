@@ -16,6 +16,8 @@ from lmworks.configs.errors import UserError
 
 MANIFEST = "artifact.json"
 MANIFEST_VERSION = 1
+SETTLED = "settled"
+"""Name of a file in a state folder: the execution that used it was published."""
 
 T = TypeVar("T", bound="Artifact")
 
@@ -27,7 +29,9 @@ class Artifact:
         path: the folder. For an output it exists and is empty when the component starts.
         properties: JSON values that travel with the artifact; a component fills those of its outputs.
         files: of an input: the files that the manifest lists, relative to `path`.
-        state: of an output: a folder for resumable work, which outlives the process until the execution is published.
+        state: of an output: a folder for resumable work, which outlives the process. It need not exist yet.
+        settled: of an output: whether `state` was left by an execution that was published.
+        digest: of an input: its content's.
     """
 
     schema_title: ClassVar[str] = "system.Artifact"
@@ -39,11 +43,15 @@ class Artifact:
         properties: Mapping[str, Any] | None = None,
         files: list[str] | None = None,
         state: Path | None = None,
+        settled: bool = False,
+        digest: str = "",
     ) -> None:
         self.path = path
         self.properties: dict[str, Any] = dict(properties or {})
         self.files = files or []
-        self.state = state or path
+        self.state = state or path.with_name(f"{path.name}.state")
+        self.settled = settled
+        self.digest = digest
 
 
 class Examples(Artifact):
@@ -104,7 +112,7 @@ def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> di
         if (rows := _rows(path)) is not None:
             entry["rows"] = rows
         files.append(entry)
-        _sync(path)
+        sync(path)
     manifest: dict[str, Any] = {
         "type": type(artifact).__name__,
         "output": output,
@@ -131,7 +139,8 @@ def read(kind: type[T], path: Path) -> T:
         )
     if manifest["type"] != kind.__name__:
         raise UserError(f"{path}: holds {manifest['type']}, and {kind.__name__} is needed")
-    return kind(path, manifest["properties"], [entry["path"] for entry in manifest["files"]])
+    files = [entry["path"] for entry in manifest["files"]]
+    return kind(path, manifest["properties"], files, digest=manifest["digest"])
 
 
 def manifest_of(path: Path) -> dict[str, Any] | None:
@@ -180,6 +189,7 @@ def _rows(path: Path) -> int | None:
     return None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Brings a file's content onto the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

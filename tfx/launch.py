@@ -24,7 +24,7 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, process, progress
-from lmworks.tfx.artifacts import manifest_of, publish, read, write_json
+from lmworks.tfx.artifacts import SETTLED, manifest_of, publish, read, write_json
 from lmworks.tfx.component import Component
 
 _BEGAN = time.time()
@@ -86,13 +86,17 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
     digests = {name: source["digest"] for name, source in inputs.items()}
     key = fingerprint.key(component.entry, settings, digests, external)
     outputs = {}
+    settled = False
+    if context.get("state"):
+        marker = Path(context["state"]) / SETTLED
+        settled = marker.exists()
+        marker.unlink(missing_ok=True)
     for name, kind in component.outputs.items():
         path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
         shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
         path.mkdir(parents=True)
-        state = Path(context.get("state") or path.with_name(f"{path.name}.state")) / name
-        state.mkdir(parents=True, exist_ok=True)
-        arguments[name] = outputs[name] = kind(path, state=state)
+        state = Path(context["state"]) / name if context.get("state") else None
+        arguments[name] = outputs[name] = kind(path, state=state, settled=settled)
     started = time.time()
     value = component(**arguments)
     if component.value is not None and type(value) is not component.value:

@@ -1,14 +1,18 @@
-"""Processes that die with the one that started them, and that may be given their work later."""
+"""Processes that die with the one that started them, that may be given their work later, and that may be asked to stop."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any
+
+from lmworks.configs.errors import UserError
 
 _ENVIRONMENT = "LMWORKS_PARENT_FD"
 # The write end is open in the parent alone: when the parent ends in any way, the read end sees the end of the file.
@@ -76,3 +80,53 @@ def wait_for_work(descriptor: int) -> tuple[str, list[int]] | None:
         if not first:
             return None
         return b"".join(iter(lambda: source.recv(1 << 16), b"")).decode(), descriptors
+
+
+class Stopped(UserError):
+    """Work was stopped by SIGTERM or Ctrl-C, and what it had done is kept."""
+
+
+class Stop:
+    """Whether this process was asked to stop; see `stoppable`."""
+
+    def __init__(self) -> None:
+        self.by = ""
+        """Name of the signal; empty while there was none."""
+        self._at_once = False
+
+    def ask(self, number: int, _: FrameType | None = None) -> None:
+        """The signal handler."""
+        if self.by and number == signal.SIGINT:  # a second Ctrl-C means it
+            raise KeyboardInterrupt
+        self.by = signal.Signals(number).name
+        if self._at_once:
+            raise Stopped(self.by)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it a signal raises `Stopped`: for work that has nothing to keep."""
+        self._at_once = True
+        try:
+            if self.by:
+                raise Stopped(self.by)
+            yield
+        finally:
+            self._at_once = False
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Within it SIGTERM and Ctrl-C only set `Stop.by`, so that the work can end where it loses nothing.
+
+    In a thread that is not the main one signals stay as they are.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

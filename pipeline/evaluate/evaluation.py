@@ -29,7 +29,7 @@ def measure_model(
     columns = columns_of(config, examples)
     classifier, names = text_classification.load(model.path)
     table = SequenceTable(sequences, config.split)
-    scores = predict(classifier, table)
+    scores = predict(text_classification.probabilities(classifier), table)
     metrics = figures(table.labels, scores, names, config.bootstrap, _SEED)
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
     slices = measure_slices(

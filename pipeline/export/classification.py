@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from lmworks.models import text_classification
+from lmworks.models.compiled import tensor_specs
 from lmworks.models.tokenizer import Tokenizer, open_tokenizer
 from lmworks.pipeline.export.card import Described
 from lmworks.tfx.artifacts import Examples, Model, Sequences
@@ -60,7 +61,7 @@ def write(
     def serving_default(text: tf.Tensor, text_b: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         return from_text(text, text_b)
 
-    @tf.function(input_signature=list(text_classification.input_specs().values()))
+    @tf.function(input_signature=list(tensor_specs(text_classification.input_specs()).values()))
     def tokens(token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer({"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask})
 

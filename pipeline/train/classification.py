@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
-from lmworks.models.backend import choose_precision, dtype_of
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.evaluate.classification import confusion, measure
@@ -19,22 +19,25 @@ from lmworks.pipeline.predict import predict
 from lmworks.pipeline.preset import local_preset
 from lmworks.pipeline.sequences import SequenceTable, shape_lengths, shuffled_batches
 from lmworks.pipeline.train import loop
+from lmworks.pipeline.train.curves import Curves
+from lmworks.pipeline.train.engine import train
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 
 
 def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> None:
     """Trains, evaluates after every epoch, and writes the best checkpoint."""
-    keras.utils.set_random_seed(config.seed)
-    precision = choose_precision(config.precision)
     tokenizer = open_tokenizer(sequences.path / "tokenizer")
-    labels = sequences.properties["labels"]
-    classifier = text_classification.build(
-        config.model, local_preset(config.model.preset), tokenizer, len(labels), dtype_of(precision)
-    )
-    check_positions(classifier.backbone, sequences.properties["sequence_length"])
-    trained = loop.run(config, Classification(config, classifier, sequences), precision, logs)
-    text_classification.save(classifier, tokenizer, labels, sequences.properties["sequence_length"], model.path)
-    model.properties |= {"labels": labels, **trained.properties(classifier)}
+    labels, length = sequences.properties["labels"], sequences.properties["sequence_length"]
+    preset = local_preset(config.model.preset)
+
+    def make(config: TrainStage, dtype: str) -> Classification:
+        classifier = text_classification.build(config.model, preset, tokenizer, len(labels), dtype)
+        check_positions(classifier.backbone, length)
+        return Classification(config, classifier, sequences)
+
+    trained, work = train(config, make, sequences, model, logs)
+    text_classification.save(work.model, tokenizer, labels, length, model.path)
+    model.properties |= {"labels": labels, **trained.properties(work.model)}
 
 
 class Classification:
@@ -43,6 +46,7 @@ class Classification:
     def __init__(self, config: TrainStage, classifier: keras.Model, sequences: Sequences) -> None:
         self.model, self.labels = classifier, sequences.properties["labels"]
         self._config, self._smoothing = config, config.label_smoothing
+        self._compute = text_classification.probabilities(classifier)
         self._training, self._validation = (SequenceTable(sequences, split) for split in ("train", "validation"))
         rows = config.batch_size * config.accumulate
         self.steps_per_epoch = math.ceil(len(self._training) / rows)
@@ -63,41 +67,45 @@ class Classification:
         chosen, size = self._order[place], self._config.batch_size
         return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
-    def input_specs(self) -> dict[str, tf.TensorSpec]:
+    def input_specs(self) -> dict[str, keras.InputSpec]:
         """See `loop.Work`."""
-        return {**text_classification.input_specs(), "labels": tf.TensorSpec([None], tf.int32)}
+        own = {"labels": "int32", "weights": "float32"}
+        return text_classification.input_specs() | {
+            name: keras.InputSpec(shape=[None], dtype=dtype) for name, dtype in own.items()
+        }
 
     def micro_batches(self, step: int) -> list[loop.MicroBatch]:
-        """See `loop.Work`."""
-        batches = (self._training.batch(indices, self._allowed) for indices in self._rows(step))
-        return [
-            loop.MicroBatch(
-                {**batch.inputs, "labels": batch.labels},
-                float(len(batch.labels)),
-                len(batch.labels),
-                int(batch.inputs["padding_mask"].sum()),
-            )
-            for batch in batches
-        ]
+        """See `loop.Work`; the last ones of an epoch are filled up with rows of no weight."""
+        return [self._micro_batch(indices) for indices in self._rows(step)]
 
-    def loss(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _micro_batch(self, indices: np.ndarray) -> loop.MicroBatch:
+        rows, count = self._config.batch_size, len(indices)
+        batch = self._training.batch(indices, self._allowed, rows)
+        labels, weights = np.zeros(rows, np.int32), np.zeros(rows, np.float32)
+        labels[:count], weights[:count] = batch.labels, 1.0
+        inputs = {**batch.inputs, "labels": labels, "weights": weights}
+        return loop.MicroBatch(inputs, float(count), count, int(batch.inputs["padding_mask"][:count].sum()))
+
+    def ids(self, step: int) -> list[str]:
         """See `loop.Work`."""
-        labels = inputs["labels"]
-        features = {name: value for name, value in inputs.items() if name != "labels"}
-        logits = tf.cast(self.model(features, training=True), tf.float32)
+        return [self._training.ids[int(row)].as_py() for indices in self._rows(step) for row in indices]
+
+    def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """See `loop.Work`."""
+        features = {name: inputs[name] for name in text_classification.input_specs()}
+        logits = ops.cast(self.model(features, training=True), "float32")
         classes = logits.shape[-1]
-        targets = tf.one_hot(labels, classes) * (1.0 - self._smoothing) + self._smoothing / classes
-        loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+        targets = ops.one_hot(inputs["labels"], classes) * (1.0 - self._smoothing) + self._smoothing / classes
+        loss = ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True) * inputs["weights"])
         return loss, loss
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """See `loop.Work`."""
         return {}
 
-    def validate(self, step: int) -> dict[str, float]:
+    def validate(self, step: int, curves: Curves) -> dict[str, float]:
         """Writes the confusion matrix, and returns the metrics."""
-        labels, scores = self._validation.labels, predict(self.model, self._validation)
+        labels, scores = self._validation.labels, predict(self._compute, self._validation)
         matrix = confusion(labels, scores.argmax(1), len(self.labels))
-        image = tf.io.decode_png(confusion_png(matrix, self.labels), channels=4)
-        tf.summary.image("validation/confusion", image[None], step)
+        curves.image("validation/confusion", confusion_png(matrix, self.labels), step)
         return measure(labels, scores, self.labels)

@@ -12,7 +12,7 @@ from lmworks.tfx.component import Input, Output, component
 
 def load(config: TrainStage) -> Callable[..., None]:
     """Imports the work, which is slow: the local runner has it done while the stage before still works."""
-    use_backend("tensorflow")
+    use_backend(config.backend)
     if config.task == "text_classification":
         from lmworks.pipeline.train.classification import fit
     else:

@@ -19,17 +19,29 @@ class FastAdamW(keras.optimizers.AdamW):
     their own. The result is that of dense AdamW, not of a "lazy" one.
 
     Where a feature is asked that the fast path lacks (AMSGrad, moving averages, accumulation, clipping by value or per
-    variable, a distribution strategy, a variable that is not float32), Keras's own update runs.
+    variable, a variable that is not float32), Keras's own update runs. Under a `tf.distribute` strategy every replica is given
+    the whole gradient and updates its own copies.
 
     Attributes:
         gradient_norm: float32 scalar `tf.Variable`, the global norm of the last step's gradients before clipping. It is kept
-            when `global_clipnorm` is set or `track_gradient_norm` is true, and only on the fast path; else it stays at -1.
+            when `global_clipnorm` is set or `guarded` is true, and only on the fast path; else it stays at -1.
+        gradient_scale: float32 scalar tensor or variable by which gradients are too large (loss scaling).
+        allowed: bool scalar tensor; where it is false, a guarded step is left out as if its gradient were no number.
     """
 
-    def __init__(self, *args: Any, track_gradient_norm: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, guarded: bool = False, **kwargs: Any) -> None:
+        """Makes the optimizer.
+
+        Args:
+            *args: of `keras.optimizers.AdamW`.
+            guarded: a step whose gradient is no finite number changes nothing, and is not counted in `iterations`.
+            **kwargs: of `keras.optimizers.AdamW`.
+        """
         super().__init__(*args, **kwargs)
-        self.track_gradient_norm = track_gradient_norm
-        self._updates: dict[tuple[tuple[int, bool], ...], Callable[..., None]] = {}
+        self.guarded = guarded
+        self.gradient_scale: Any = 1.0
+        self.allowed: Any = True
+        self._updates: dict[tuple[Any, ...], Callable[..., None]] = {}
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes the moments, and the variable for the norm."""
@@ -41,7 +53,13 @@ class FastAdamW(keras.optimizers.AdamW):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {**super().get_config(), "track_gradient_norm": self.track_gradient_norm}
+        return {**super().get_config(), "guarded": self.guarded}
+
+    def apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Updates the variables."""
+        super().apply(grads, trainable_variables)
+        if self.guarded:
+            self._iterations.assign_sub(tf.cast(~tf.math.is_finite(local(self.gradient_norm)), self._iterations.dtype))
 
     def _backend_apply_gradients(
         self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable]
@@ -51,7 +69,7 @@ class FastAdamW(keras.optimizers.AdamW):
             return
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
         grads = [_merge_rows(g) if isinstance(g, tf.IndexedSlices) else tf.cast(g, tf.float32) for g in grads]
-        scale = self._clip_scale(grads)
+        scale, usable = self._clip_scale(grads)
         rate = tf.cast(self.learning_rate, tf.float32)
         step = tf.cast(self.iterations + 1, tf.float32)
         alpha = (
@@ -61,15 +79,16 @@ class FastAdamW(keras.optimizers.AdamW):
         )
         decay = 1.0 - rate * tf.cast(self.weight_decay, tf.float32)
         rows = [
-            (i, g, self._row_update(i, g, alpha, decay, scale))
+            (i, g, self._row_update(i, g, alpha, decay, scale, usable))
             for i, g in zip(indices, grads, strict=True)
             if isinstance(g, tf.IndexedSlices)
         ]
-        key = tuple((i, isinstance(g, tf.IndexedSlices)) for i, g in zip(indices, grads, strict=True))
+        sparse = tuple((i, isinstance(g, tf.IndexedSlices)) for i, g in zip(indices, grads, strict=True))
+        key = (_replica(), sparse)
         if key not in self._updates:
-            self._updates[key] = tf.function(self._dense_update(key), jit_compile=True, autograph=False)
+            self._updates[key] = tf.function(self._dense_update(sparse), jit_compile=True, autograph=False)
         with tf.control_dependencies(tf.nest.flatten([new for _, _, new in rows])):
-            self._updates[key]([g for g in grads if not isinstance(g, tf.IndexedSlices)], alpha, decay, scale)
+            self._updates[key]([g for g in grads if not isinstance(g, tf.IndexedSlices)], alpha, decay, scale, usable)
         for i, gradient, new_values in rows:
             for state, new in zip(self._state(i), new_values, strict=True):
                 state.scatter_update(tf.IndexedSlices(new, gradient.indices))
@@ -81,51 +100,81 @@ class FastAdamW(keras.optimizers.AdamW):
             or self.gradient_accumulation_steps
             or self.clipnorm
             or self.clipvalue
-            or tf.distribute.has_strategy()
             or any(variable.dtype != "float32" for variable in variables)
         )
 
     def _state(self, index: int) -> tuple[tf.Variable, tf.Variable, tf.Variable]:
         return tuple(
-            v._value for v in (self._trainable_variables[index], self._momentums[index], self._velocities[index])
+            local(v._value) for v in (self._trainable_variables[index], self._momentums[index], self._velocities[index])
         )
 
-    def _clip_scale(self, grads: Sequence[Gradient]) -> tf.Tensor:
-        """The factor that brings the global norm under `global_clipnorm`; 1 without clipping."""
-        if not (self.global_clipnorm or self.track_gradient_norm):
-            return tf.ones(())
-        norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(_own_rows(g)) for g in grads]))
-        self.gradient_norm.assign(norm)
-        return self.global_clipnorm / tf.maximum(norm, self.global_clipnorm) if self.global_clipnorm else tf.ones(())
+    def _clip_scale(self, grads: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
+        """The factor that brings the global norm under `global_clipnorm`, and whether the step may be taken."""
+        factor, usable = tf.ones(()) / local(self.gradient_scale), tf.constant(True)
+        if self.global_clipnorm or self.guarded:
+            norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(_own_rows(g)) for g in grads])) * factor
+            norm = tf.where(self.allowed, norm, float("nan")) if self.guarded else norm
+            local(self.gradient_norm).assign(norm)
+            if self.global_clipnorm:
+                factor *= self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
+            usable = tf.math.is_finite(norm) if self.guarded else usable
+        return factor, usable
 
     def _moved(
-        self, index: int, state: Sequence[tf.Tensor], grad: tf.Tensor | None, alpha: tf.Tensor, decay: tf.Tensor
+        self,
+        index: int,
+        state: Sequence[tf.Tensor],
+        grad: tf.Tensor | None,
+        alpha: tf.Tensor,
+        decay: tf.Tensor,
+        usable: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """New variable, first and second moment; `grad` None is a gradient of zeros."""
+        """New variable, first and second moment, the old ones where the step is not usable; `grad` None is one of zeros."""
         variable, first, second = state
         first += (-first if grad is None else grad - first) * (1.0 - self.beta_1)
         second += (-second if grad is None else grad * grad - second) * (1.0 - self.beta_2)
         if self._use_weight_decay(self._trainable_variables[index]):
             variable *= decay
-        return [variable - first * alpha / (tf.sqrt(second) + self.epsilon), first, second]
+        new = [variable - first * alpha / (tf.sqrt(second) + self.epsilon), first, second]
+        return (
+            [tf.where(usable, after, before) for after, before in zip(new, state, strict=True)] if self.guarded else new
+        )
 
-    def _dense_update(self, key: tuple[tuple[int, bool], ...]) -> Callable[..., None]:
-        def update(grads: list[tf.Tensor], alpha: tf.Tensor, decay: tf.Tensor, scale: tf.Tensor) -> None:
+    def _dense_update(self, kinds: tuple[tuple[int, bool], ...]) -> Callable[..., None]:
+        def update(
+            grads: list[tf.Tensor], alpha: tf.Tensor, decay: tf.Tensor, scale: tf.Tensor, usable: tf.Tensor
+        ) -> None:
             remaining = iter(grads)
-            for index, sparse in key:
+            for index, sparse in kinds:
                 state = self._state(index)
                 values = [variable.read_value() for variable in state]
                 grad = None if sparse else next(remaining) * scale
-                for variable, new in zip(state, self._moved(index, values, grad, alpha, decay), strict=True):
+                for variable, new in zip(state, self._moved(index, values, grad, alpha, decay, usable), strict=True):
                     variable.assign(new)
 
         return update
 
     def _row_update(
-        self, index: int, grad: tf.IndexedSlices, alpha: tf.Tensor, decay: tf.Tensor, scale: tf.Tensor
+        self,
+        index: int,
+        grad: tf.IndexedSlices,
+        alpha: tf.Tensor,
+        decay: tf.Tensor,
+        scale: tf.Tensor,
+        usable: tf.Tensor,
     ) -> list[tf.Tensor]:
         old = [variable.sparse_read(grad.indices) for variable in self._state(index)]
-        return self._moved(index, old, grad.values * scale, alpha, decay)
+        return self._moved(index, old, grad.values * scale, alpha, decay, usable)
+
+
+def _replica() -> int:
+    context = tf.distribute.get_replica_context()
+    return int(context.replica_id_in_sync_group) if tf.distribute.has_strategy() and context is not None else 0
+
+
+def local(variable: Any) -> Any:
+    """This replica's own copy of a variable that a `tf.distribute` strategy mirrors; anything else as it is."""
+    return variable.values[_replica()] if isinstance(variable, tf.distribute.DistributedValues) else variable
 
 
 def _merge_rows(grad: tf.IndexedSlices) -> tf.IndexedSlices:

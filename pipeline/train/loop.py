@@ -1,25 +1,34 @@
-"""The training loop of every task: optimizer steps, evaluations, the best checkpoint, what is watched."""
+"""The training loop of every task and backend: steps, evaluations, checkpoints, the best weights, what is watched.
+
+What computes is an `Engine`, one for each Keras backend; what is learnt is a `Work`, one for each task.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import shutil
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
-from lmworks.models.fused_transformer import fused_layers
-from lmworks.pipeline.train.fast_adamw import FastAdamW
-from lmworks.pipeline.train.schedule import WarmupDecay
-from lmworks.tfx.artifacts import Logs
+from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
+from lmworks.pipeline.train.curves import Curves
+from lmworks.pipeline.train.feed import Feed
+from lmworks.tfx.artifacts import Logs, Model, Sequences
+from lmworks.tfx.process import Stop, Stopped, stoppable
 from lmworks.tfx.progress import report
 
 _LOG_EVERY = 10
 """Steps between two points in TensorBoard; nothing is read back from the device in between."""
+_LOG_SECONDS = 30
+"""Between two lines in the stage's log."""
 LOWER_IS_BETTER = ("loss", "log_loss")
 
 
@@ -27,6 +36,7 @@ class MicroBatch(NamedTuple):
     """What is computed at once."""
 
     inputs: dict[str, np.ndarray]
+    """All with the same number of rows."""
     targets: float
     """Sum of the weights of its targets."""
     examples: int
@@ -40,28 +50,70 @@ class Work(Protocol):
     model: keras.Model
     steps_per_epoch: int
 
-    def input_specs(self) -> dict[str, tf.TensorSpec]:
+    def input_specs(self) -> dict[str, keras.InputSpec]:
         """Of a micro-batch's inputs."""
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """Those of the optimizer step that follows `step` finished ones; a pure function of the config."""
 
-    def loss(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def ids(self, step: int) -> list[str]:
+        """Of the examples or documents of that step."""
+
+    def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """Sums over the targets, in nats: what is trained, and what is reported. Called while the step is traced."""
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """What TensorBoard shows beside a training loss."""
 
-    def validate(self, step: int) -> dict[str, float]:
-        """Metrics on the validation split; writes pictures and samples to TensorBoard."""
+    def validate(self, step: int, curves: Curves) -> dict[str, float]:
+        """Metrics on the validation split; gives pictures and samples to TensorBoard."""
+
+
+class Totals(NamedTuple):
+    """Sums over the good steps since the last reading, and what is known of bad ones."""
+
+    loss: float
+    """Nats."""
+    targets: float
+    gradient_norm: float
+    good_steps: float
+    bad_steps: int
+    """In the whole run; like the next three."""
+    bad_in_a_row: int
+    """Most of them one after the other."""
+    last_bad_step: int
+    overflows: int
+    """float16: steps left out because the loss was scaled up too far, which is no fault."""
+
+
+class Engine(Protocol):
+    """What computes: forward, loss, backward, accumulation over micro-batches, clipping, AdamW."""
+
+    def step(self, step: int, batches: list[MicroBatch]) -> None:
+        """Starts the optimizer step that follows `step` finished ones; reads nothing back."""
+
+    def read(self) -> Totals:
+        """Waits for the steps that were started; the sums begin anew."""
+
+    def learning_rate(self) -> float:
+        """Of the last step."""
+
+    def sync(self) -> None:
+        """Makes the model's variables hold the weights of now."""
+
+    def snapshot(self) -> Arrays:
+        """Copies of all that `restore` needs; the sums belong to it."""
+
+    def restore(self, state: Arrays) -> None:
+        """Goes back to a snapshot."""
 
 
 class Best:
-    """The best checkpoint by the monitored validation metric, and when to stop."""
+    """The best evaluation by the monitored validation metric, and when to stop."""
 
     def __init__(self, config: TrainStage) -> None:
         self.config = config
-        self.value, self.step = math.nan, 0
+        self.value, self.step, self.judged = math.nan, 0, 0
         self.weights: list[np.ndarray] = []
         self.give_up = False
         self._waited = 0
@@ -72,12 +124,28 @@ class Best:
         sign = -1 if self.config.monitored in LOWER_IS_BETTER else 1
         patience = self.config.early_stopping
         margin = patience.min_delta if patience else 0.0
+        self.judged = step
         if not self.weights or sign * (value - self.value) > margin:
             self.value, self.step, self._waited = value, step, 0
-            self.weights = model.get_weights()
+            self.weights = [np.array(one) for one in model.get_weights()]
         else:
             self._waited += 1
         self.give_up = patience is not None and self._waited >= patience.patience
+
+    def facts(self) -> dict[str, Any]:
+        """All but the weights, for a checkpoint."""
+        value = None if math.isnan(self.value) else self.value
+        return {"value": value, "step": self.step, "judged": self.judged, "waited": self._waited}
+
+    def restore(self, facts: dict[str, Any], weights: Arrays) -> None:
+        """Goes back to what a checkpoint says."""
+        self.value = math.nan if facts["value"] is None else facts["value"]
+        self.step, self.judged, self._waited = facts["step"], facts["judged"], facts["waited"]
+        self.weights = [weights[name] for name in sorted(weights)]
+
+    def named(self) -> Arrays:
+        """The weights, for a checkpoint."""
+        return {f"{number:05d}": one for number, one in enumerate(self.weights)}
 
 
 class Trained(NamedTuple):
@@ -86,17 +154,17 @@ class Trained(NamedTuple):
     steps: int
     best: Best
     precision: str
+    resumed_from: int | None
+    bad_steps: int
 
     def properties(self, model: keras.Model) -> dict[str, Any]:
         """What the artifact says."""
         best = self.best
-        return {
-            "best_step": best.step,
-            "steps": self.steps,
-            "precision": self.precision,
-            "summary": f"{model.count_params() / 1e6:.1f}M parameters, {self.steps} steps in {self.precision}, "
-            f"best validation {best.config.monitored} {best.value:.4f} at step {best.step}",
-        }
+        told = f"{model.count_params() / 1e6:.1f}M parameters, {self.steps} steps in {self.precision}, "
+        told += f"best validation {best.config.monitored} {best.value:.4f} at step {best.step}"
+        told += f", resumed at step {self.resumed_from}" if self.resumed_from is not None else ""
+        told += f", {self.bad_steps} bad steps left out" if self.bad_steps else ""
+        return {"best_step": best.step, "steps": self.steps, "precision": self.precision, "summary": told}
 
 
 def steps_of(config: TrainStage, per_epoch: int) -> int:
@@ -104,150 +172,221 @@ def steps_of(config: TrainStage, per_epoch: int) -> int:
     return config.steps or max(1, math.ceil(per_epoch * config.epochs))
 
 
-def run(config: TrainStage, work: Work, precision: str, logs: Logs) -> Trained:
-    """Trains, evaluates now and then, and leaves the model with the weights of the best checkpoint."""
+def run(
+    config: TrainStage, work: Work, engine: Engine, precision: str, sequences: Sequences, model: Model, logs: Logs
+) -> Trained:
+    """Trains, evaluates now and then, and leaves the model with the weights of the best evaluation.
+
+    It goes on from the newest checkpoint in the state of `model`, and ends as if it had never been stopped.
+
+    Raises:
+        Stopped: the process was asked to stop; a checkpoint of the last step is written.
+        UserError: the loss is no number any more, or a checkpoint belongs to another run.
+    """
     steps = steps_of(config, work.steps_per_epoch)
-    trainer = Trainer(config, work, steps, precision)
-    best = Best(config)
-    writer = tf.summary.create_file_writer(str(logs.path))
-    with writer.as_default():
-        began = time.monotonic()
-        step = 0
-        while step < steps and not best.give_up:
-            trainer.step(work.micro_batches(step))
+    checkpoints = Checkpoints(model.state / "checkpoints", config, sequences.digest)
+    found = checkpoints.newest(model.settled, steps)
+    best, watch, start, sizes = Best(config), _Watch(config, work, steps), 0, {}
+    if found:
+        start, sizes = found.step, found.facts["events"]
+        engine.restore(found.state)
+        best.restore(found.facts["best"], found.best)
+        watch.restore(found.facts["watch"])
+        print(f"train: goes on from the checkpoint of step {start}", file=sys.stderr, flush=True)
+    with (
+        stoppable() as stop,
+        Feed(work.micro_batches, start, steps) as feed,
+        Curves(logs.state, sizes) as curves,
+        _written(checkpoints),
+    ):
+        step = _go_on(config, work, engine, best, watch, feed, curves, checkpoints, stop, start, steps)
+    engine.sync()
+    if best.step != step:
+        work.model.set_weights(best.weights)
+    checkpoints.prune(1)
+    shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
+    return Trained(step, best, precision, start if found else None, watch.bad_steps)
+
+
+def _go_on(
+    config: TrainStage, work: Work, engine: Engine, best: Best, watch: _Watch, feed: Feed[list[MicroBatch]],
+    curves: Curves, checkpoints: Checkpoints, stop: Stop, step: int, steps: int,
+) -> int:  # fmt: skip
+    """From one step to the last, whose number it returns."""
+    evaluate_every = config.evaluate_every or work.steps_per_epoch
+
+    def evaluation_is_due() -> bool:
+        return best.judged != step and (step % evaluate_every == 0 or step == steps)
+
+    watch.begin(step)
+    with _profile(config, curves) as profile:
+        while True:
+            # A checkpoint of this very step exists: an evaluation that is interrupted is done again.
+            if step and evaluation_is_due():
+                engine.sync()
+                with stop.at_once(), watch.paused():
+                    metrics = work.validate(step, curves)
+                for name, value in metrics.items():
+                    curves.scalar(f"validation/{name}", value, step)
+                best.judge(work.model, metrics, step)
+                print(f"train: step {step}: " + _told(metrics), file=sys.stderr, flush=True)
+            if step >= steps or best.give_up:
+                return step
+            profile(step)
+            batches = feed.next()
+            engine.step(step, batches)
+            watch.count(batches)
             step += 1
             if step % _LOG_EVERY == 0 or step == steps:
-                facts = trainer.log(step)
-                left = (time.monotonic() - began) / step * (steps - step)
-                report(step, steps, "steps", **facts, left=_clock(left))
-            if step % (config.evaluate_every or work.steps_per_epoch) == 0 or step == steps:
-                paused = time.monotonic()
-                metrics = work.validate(step)
-                for name, value in metrics.items():
-                    tf.summary.scalar(f"validation/{name}", value, step)
-                best.judge(work.model, metrics, step)
-                trainer.leave_out(time.monotonic() - paused)
-    writer.close()
-    work.model.set_weights(best.weights)
-    return Trained(step, best, precision)
+                watch.log(step, engine, feed.waited, curves)
+            if step % config.checkpoint_every == 0 or evaluation_is_due() or stop.by:
+                facts = {"best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
+                checkpoints.write(Checkpoint(step, engine.snapshot(), best.named(), facts), best.step)
+            if stop.by:
+                checkpoints.wait()
+                raise Stopped(
+                    f"stopped by {stop.by} after step {step} of {steps}, a checkpoint is written; "
+                    "the same command goes on from there"
+                )
 
 
-class Trainer:
-    """The compiled step: forward, loss, backward, accumulation, clipping, AdamW."""
+@contextlib.contextmanager
+def _written(checkpoints: Checkpoints) -> Iterator[None]:
+    """Leaves only when the last checkpoint is on the disk, whatever ends the work."""
+    try:
+        yield
+    finally:
+        checkpoints.wait()
 
-    def __init__(self, config: TrainStage, work: Work, steps: int, precision: str) -> None:
-        self.work, self._seed = work, config.seed
-        self.schedule = WarmupDecay(config.learning_rate, steps, config.warmup_ratio, config.schedule)
-        optimizer = FastAdamW(
-            self.schedule,
-            weight_decay=config.weight_decay,
-            epsilon=1e-8,
-            global_clipnorm=config.clip_norm,
-            track_gradient_norm=True,
-        )
-        self.variables = work.model.trainable_variables
-        plain = [one for one in self.variables if not _decays(one)]
-        if plain:
-            optimizer.exclude_from_weight_decay(var_list=plain)
-        self._adamw = optimizer
-        self.optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
-        self.optimizer.build(self.variables)
-        # Running sums since the last log, on the device: loss over targets, gradient norm.
-        self._sums = [tf.Variable(0.0), tf.Variable(0.0)]
-        self._gradients: list[tf.Variable] = []
-        if config.accumulate > 1:
-            self._gradients = [tf.Variable(tf.zeros(one.shape), trainable=False) for one in self.variables]
-        self._reset()
-        # Traced once for all shapes: a trace takes seconds.
-        specs = [work.input_specs(), tf.TensorSpec([], tf.float32), tf.TensorSpec([], tf.int32)]
-        self._whole = tf.function(self._step, input_signature=specs)
-        self._part = tf.function(self._accumulate, input_signature=specs)
-        self._end = tf.function(self._apply_accumulated, input_signature=[])
 
-    def step(self, batches: list[MicroBatch]) -> None:
-        """One optimizer step; reads nothing back."""
-        # A step without any target (of a conversation, questions only) has a gradient of zeros, not of 0 / 0.
-        targets = tf.constant(max(1.0, sum(batch.targets for batch in batches)), tf.float32)
-        compute = self._part if self._gradients else self._whole
-        for number, batch in enumerate(batches):
-            inputs = {name: tf.constant(value) for name, value in batch.inputs.items()}
-            compute(inputs, targets, tf.constant(number))
-            self._examples += batch.examples
-            self._tokens += batch.tokens
-        if self._gradients:
-            self._end()
-        self._targets += float(targets)
-        self._steps += 1
+class _Watch:
+    """Counts, speeds and what is said of them."""
 
-    def _find(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, number: tf.Tensor) -> list[Any]:
-        """This micro-batch's share of the step's gradient: its sum over the targets of the whole step."""
-        seed = self._seed + tf.cast(self._adamw.iterations, tf.int32) + number * 0x3C6EF35F
-        with fused_layers(self.work.model, seed), tf.GradientTape() as tape:
-            trained, plain = self.work.loss(inputs)
-            scaled = self.optimizer.scale_loss(trained / targets)
-        self._sums[0].assign_add(plain)
-        return tape.gradient(scaled, [variable.value for variable in self.variables])
+    def __init__(self, config: TrainStage, work: Work, steps: int) -> None:
+        self._config, self._work, self._steps = config, work, steps
+        self.bad_steps = 0
+        self._examples = self._tokens = 0
+        self._first = self._said = 0
+        self._began = self._since = self._said_at = time.monotonic()
+        self._waited = 0.0
 
-    def _step(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, number: tf.Tensor) -> None:
-        self._apply(self._find(inputs, targets, number))
+    def begin(self, step: int) -> None:
+        """The clock starts."""
+        self._first = step
+        self._began = self._since = self._said_at = time.monotonic()
 
-    def _accumulate(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, number: tf.Tensor) -> None:
-        for total, gradient in zip(self._gradients, self._find(inputs, targets, number), strict=True):
-            if isinstance(gradient, tf.IndexedSlices):
-                values = tf.cast(gradient.values, tf.float32)
-                total.scatter_add(tf.IndexedSlices(values, gradient.indices))
-            elif gradient is not None:
-                total.assign_add(tf.cast(gradient, tf.float32))
+    def count(self, batches: list[MicroBatch]) -> None:
+        """One step more."""
+        self._examples += sum(batch.examples for batch in batches)
+        self._tokens += sum(batch.tokens for batch in batches)
 
-    def _apply_accumulated(self) -> None:
-        self._apply([total.value() for total in self._gradients])
-        for total in self._gradients:
-            total.assign(tf.zeros_like(total))
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what is done within it out of the speeds."""
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
 
-    def _apply(self, gradients: list[Any]) -> None:
-        self.optimizer.apply(gradients, self.variables)
-        self._sums[1].assign_add(self._adamw.gradient_norm)
+    def facts(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"bad_steps": self.bad_steps}
 
-    def log(self, step: int) -> dict[str, float]:
-        """Writes the means since the last call to TensorBoard.
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Goes back to what a checkpoint says."""
+        self.bad_steps = facts["bad_steps"]
+
+    def log(self, step: int, engine: Engine, waited: float, curves: Curves) -> None:
+        """Writes the means since the last call to TensorBoard, and says how far the run is.
 
         Raises:
-            UserError: the loss is no number any more.
+            UserError: too many steps in a row were bad.
         """
-        loss, norm = float(self._sums[0]) / max(self._targets, 1.0), float(self._sums[1]) / self._steps
-        seconds = time.monotonic() - self._since
-        speed = self._tokens / seconds
-        facts = {"loss": loss, **self.work.describe(loss, speed)}
+        totals = engine.read()
+        now = time.monotonic()
+        seconds = max(now - self._since, 1e-9)
+        self.bad_steps = totals.bad_steps
+        if totals.bad_in_a_row >= self._config.max_bad_steps:
+            raise UserError(self._blame(totals))
+        speed, rows = self._tokens / seconds, self._examples / seconds
+        stalled = (waited - self._waited) / seconds
+        facts: dict[str, float] = {}
+        if totals.good_steps:
+            loss = totals.loss / max(totals.targets, 1.0)
+            facts = {"loss": loss, **self._work.describe(loss, speed)}
+            facts["gradient_norm"] = totals.gradient_norm / totals.good_steps
+        facts |= {
+            "learning_rate": engine.learning_rate(),
+            "examples_per_second": rows,
+            "tokens_per_second": speed,
+            "stall_share": stalled,
+            "bad_steps": totals.bad_steps,
+        }
+        if totals.overflows:
+            facts["overflows"] = totals.overflows
         for name, value in facts.items():
-            tf.summary.scalar(f"train/{name}", value, step)
-        tf.summary.scalar("train/gradient_norm", norm, step)
-        tf.summary.scalar("train/learning_rate", float(self.schedule(step - 1)), step)
-        tf.summary.scalar("train/examples_per_second", self._examples / seconds, step)
-        tf.summary.scalar("train/tokens_per_second", speed, step)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"train: the loss is {loss} at step {step}; lower train.learning_rate or use precision float32"
-            )
-        told = {"loss": loss, "examples/s": self._examples / seconds, "tokens/s": round(speed)}
-        self._reset()
-        return told
+            curves.scalar(f"train/{name}", value, step)
+        left = _clock((now - self._began) / max(step - self._first, 1) * (self._steps - step))
+        told: dict[str, float | str] = {
+            "loss": facts.get("loss", math.nan),
+            "examples/s": rows,
+            "tokens/s": round(speed),
+        }
+        report(step, self._steps, "steps", **told, left=left)
+        if now - self._said_at > _LOG_SECONDS or step == self._steps:
+            self._said_at = now
+            line = _told({**told, "waiting for data": f"{100 * stalled:.1f} %"})
+            print(f"train: step {step} of {self._steps}: {line}, {left} left", file=sys.stderr, flush=True)
+        self._examples = self._tokens = 0
+        self._since, self._waited = now, waited
 
-    def leave_out(self, seconds: float) -> None:
-        """Leaves what was done in between out of the speeds."""
-        self._since += seconds
-
-    def _reset(self) -> None:
-        for total in self._sums:
-            total.assign(0.0)
-        self._examples = self._tokens = self._steps = 0
-        self._targets = 0.0
-        self._since = time.monotonic()
+    def _blame(self, totals: Totals) -> str:
+        ids = self._work.ids(totals.last_bad_step)
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        return (
+            f"the loss or its gradient was no finite number in {totals.bad_in_a_row} steps in a row, the last of them step "
+            f"{totals.last_bad_step + 1} (ids {shown}); lower train.learning_rate or use train.precision=float32"
+        )
 
 
-def _decays(variable: Any) -> bool:
-    """Weight decay is for matrices: biases and norms' scales have one dimension or are named so."""
-    return len(variable.shape) > 1 and not any(part in variable.path for part in ("bias", "norm"))
+@contextlib.contextmanager
+def _profile(config: TrainStage, curves: Curves) -> Iterator[Any]:
+    """Gives a function that is told every step, and starts and stops the backend's profiler."""
+    from lmworks.models.backend import start_profile, stop_profile
+
+    running = False
+
+    def at(step: int) -> None:
+        nonlocal running
+        begin, end = config.profile or (-1, -1)
+        if step == begin and not running:
+            start_profile(str(curves.folder))
+            running = True
+        elif step >= end and running:
+            stop_profile()
+            running = False
+
+    try:
+        yield at
+    finally:
+        if running:
+            stop_profile()
+
+
+def with_rows(config: TrainStage, rows: int) -> TrainStage:
+    """The config with this many rows in a micro-batch."""
+    return config.model_copy(update={"batch_size": rows})
+
+
+def _told(facts: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items()
+    )
 
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def decays(variable: Any) -> bool:
+    """Weight decay is for matrices: biases and norms' scales have one dimension or are named so."""
+    return len(variable.shape) > 1 and not any(part in variable.path for part in ("bias", "norm"))

@@ -1,0 +1,77 @@
+"""What TensorBoard shows, written without TensorFlow: scalars, texts and pictures over steps.
+
+The events are written where the run's state lies, so that they can be watched, and a run that goes on from a checkpoint goes on
+with the curves as they were at that step.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+_FLUSH_SECONDS = 5
+
+
+class Curves:
+    """Event files in a folder.
+
+    Args:
+        folder: is made.
+        sizes: what `sizes` said at the checkpoint that the run goes on from: what was written after it is cut off. Empty
+            for a new run, which removes what an earlier one left.
+    """
+
+    def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in _event_files(folder):
+            if path.name not in sizes:
+                path.unlink()
+            elif path.stat().st_size > sizes[path.name]:
+                with path.open("r+b") as file:
+                    file.truncate(sizes[path.name])
+        self._writer = EventFileWriter(str(folder), flush_secs=_FLUSH_SECONDS)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file up to what was written last."""
+        self._writer.flush()
+        return {path.name: path.stat().st_size for path in _event_files(self.folder)}
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """One point of a curve."""
+        self._add(scalar_pb(tag, float(value)), step)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """A text; Markdown is rendered."""
+        self._add(text_pb(tag, text), step)
+
+    def image(self, tag: str, png: bytes, step: int) -> None:
+        """A picture."""
+        # A PNG tells its width and height in the 8 bytes from the 16th on (RFC 2083, section 4.1.1).
+        width, height = np.frombuffer(png[16:24], ">i4").tolist()
+        summary = summary_pb2.Summary()
+        image = summary_pb2.Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+        summary.value.add(tag=tag, image=image)
+        self._add(summary, step)
+
+    def _add(self, summary: summary_pb2.Summary, step: int) -> None:
+        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
