@@ -17,6 +17,8 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from lmworks.models.replicas import local
+
 
 class Fused:
     """A function of tensors as one XLA program, and its gradient as another one that starts from the same inputs.
@@ -353,7 +355,7 @@ def fused_layers(model: keras.Model, seed: tf.Tensor, remat: bool = False) -> It
             if any(others.values()):
                 return plain(inputs, **others)
             # Keras reads the whole table and then takes rows of the copy.
-            rows = layer._embeddings._value.sparse_read(tf.cast(inputs, tf.int32))
+            rows = local(layer._embeddings._value).sparse_read(tf.cast(inputs, tf.int32))
             return tf.cast(rows, layer.compute_dtype)
 
         return call

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 import uuid
@@ -26,6 +27,7 @@ from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, process, progress
 from lmworks.tfx.artifacts import SETTLED, manifest_of, publish, read, write_json
 from lmworks.tfx.component import Component
+from lmworks.tfx.hosts import this_host
 
 _BEGAN = time.time()
 """A source file changed after this need not be the code that ran, however long the process then waited for its work."""
@@ -85,6 +87,8 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
     settings = config.model_dump(mode="json")
     digests = {name: source["digest"] for name, source in inputs.items()}
     key = fingerprint.key(component.entry, settings, digests, external)
+    # Hosts that run a component together compute alike, and only the first one writes.
+    elsewhere = tempfile.TemporaryDirectory() if this_host().index > 0 else None
     outputs = {}
     settled = False
     if context.get("state"):
@@ -93,12 +97,16 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
         marker.unlink(missing_ok=True)
     for name, kind in component.outputs.items():
         path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
+        if elsewhere:
+            path = Path(elsewhere.name) / name
         shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
         path.mkdir(parents=True)
         state = Path(context["state"]) / name if context.get("state") else None
         arguments[name] = outputs[name] = kind(path, state=state, settled=settled)
     started = time.time()
     value = component(**arguments)
+    if elsewhere:
+        return value
     if component.value is not None and type(value) is not component.value:
         raise TypeError(f"{component.name} returned {value!r}, and its signature says {component.value.__name__}")
     execution = {

@@ -13,6 +13,9 @@ from lmworks.tfx.component import Input, Output, component
 def load(config: TrainStage) -> Callable[..., None]:
     """Imports the work, which is slow: the local runner has it done while the stage before still works."""
     use_backend(config.backend)
+    from lmworks.pipeline.train.hosts import join
+
+    join(config.backend)
     if config.task == "text_classification":
         from lmworks.pipeline.train.classification import fit
     else:

@@ -23,13 +23,16 @@ class Curves:
     """Event files in a folder.
 
     Args:
-        folder: is made.
+        folder: is made; None writes nothing.
         sizes: what `sizes` said at the checkpoint that the run goes on from: what was written after it is cut off. Empty
             for a new run, which removes what an earlier one left.
     """
 
-    def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
+    def __init__(self, folder: Path | None, sizes: dict[str, int]) -> None:
         self.folder = folder
+        self._writer: EventFileWriter | None = None
+        if folder is None:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for path in _event_files(folder):
             if path.name not in sizes:
@@ -41,6 +44,8 @@ class Curves:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every file up to what was written last."""
+        if self._writer is None or self.folder is None:
+            return {}
         self._writer.flush()
         return {path.name: path.stat().st_size for path in _event_files(self.folder)}
 
@@ -62,7 +67,8 @@ class Curves:
         self._add(summary, step)
 
     def _add(self, summary: summary_pb2.Summary, step: int) -> None:
-        self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        if self._writer is not None:
+            self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
 
     def __enter__(self) -> Curves:
         return self
@@ -70,7 +76,8 @@ class Curves:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _event_files(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import keras
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models.backend import backend, choose_precision, dtype_of
-from lmworks.pipeline.train import loop
+from lmworks.pipeline.train import hosts, loop
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 
 W = TypeVar("W", bound=loop.Work)
@@ -37,9 +37,10 @@ def train(
     try:
         return loop.run(config, work, engine, precision, sequences, model, logs), work
     except Exception as error:
-        if is_out_of_memory(error):
-            raise UserError(advice(config)) from error
-        raise
+        told = advice(config) if is_out_of_memory(error) else hosts.lost(error)
+        if told is None or isinstance(error, UserError):
+            raise
+        raise UserError(told) from error
 
 
 def start(config: TrainStage, make: Callable[[TrainStage, str], W], precision: str) -> tuple[W, loop.Engine]:
@@ -52,6 +53,8 @@ def start(config: TrainStage, make: Callable[[TrainStage, str], W], precision: s
         if config.strategy == "mirrored":
             raise UserError("train.strategy: mirrored is of train.backend=tensorflow; jax has single and data_parallel")
         devices = devices_of(config)
+        if precision == "float16" and devices[0].platform == "cpu":
+            raise UserError("train.precision: float16 is not computed by JAX on a processor; bfloat16 and float32 are")
         work = make(config, dtype)
         _say(precision, f"JAX, {len(devices)} {devices[0].device_kind}")
         steps = loop.steps_of(config, work.steps_per_epoch)

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from lmworks.models.replicas import local, replica
+
 Gradient = Any  # tf.Tensor or tf.IndexedSlices
 
 
@@ -84,7 +86,7 @@ class FastAdamW(keras.optimizers.AdamW):
             if isinstance(g, tf.IndexedSlices)
         ]
         sparse = tuple((i, isinstance(g, tf.IndexedSlices)) for i, g in zip(indices, grads, strict=True))
-        key = (_replica(), sparse)
+        key = (replica(), sparse)
         if key not in self._updates:
             self._updates[key] = tf.function(self._dense_update(sparse), jit_compile=True, autograph=False)
         with tf.control_dependencies(tf.nest.flatten([new for _, _, new in rows])):
@@ -165,16 +167,6 @@ class FastAdamW(keras.optimizers.AdamW):
     ) -> list[tf.Tensor]:
         old = [variable.sparse_read(grad.indices) for variable in self._state(index)]
         return self._moved(index, old, grad.values * scale, alpha, decay, usable)
-
-
-def _replica() -> int:
-    context = tf.distribute.get_replica_context()
-    return int(context.replica_id_in_sync_group) if tf.distribute.has_strategy() and context is not None else 0
-
-
-def local(variable: Any) -> Any:
-    """This replica's own copy of a variable that a `tf.distribute` strategy mirrors; anything else as it is."""
-    return variable.values[_replica()] if isinstance(variable, tf.distribute.DistributedValues) else variable
 
 
 def _merge_rows(grad: tf.IndexedSlices) -> tf.IndexedSlices:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
+from lmworks.pipeline.train import hosts
 from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.feed import Feed
@@ -185,27 +186,29 @@ def run(
     """
     steps = steps_of(config, work.steps_per_epoch)
     checkpoints = Checkpoints(model.state / "checkpoints", config, sequences.digest)
-    found = checkpoints.newest(model.settled, steps)
-    best, watch, start, sizes = Best(config), _Watch(config, work, steps), 0, {}
-    if found:
-        start, sizes = found.step, found.facts["events"]
-        engine.restore(found.state)
-        best.restore(found.facts["best"], found.best)
-        watch.restore(found.facts["watch"])
+    found = checkpoints.newest(model.settled, steps) if hosts.is_first() else None
+    start, facts = hosts.from_first((found.step, found.facts) if found else (0, None))
+    best, watch = Best(config), _Watch(config, work, steps)
+    if facts:
+        state = hosts.arrays_from_first(found.state if found else {}, engine.snapshot())
+        engine.restore(state)
+        best.restore(facts["best"], found.best if found else {})
+        watch.restore(facts["watch"])
         print(f"train: goes on from the checkpoint of step {start}", file=sys.stderr, flush=True)
     with (
         stoppable() as stop,
         Feed(work.micro_batches, start, steps) as feed,
-        Curves(logs.state, sizes) as curves,
+        Curves(logs.state if hosts.is_first() else None, facts["events"] if facts else {}) as curves,
         _written(checkpoints),
     ):
         step = _go_on(config, work, engine, best, watch, feed, curves, checkpoints, stop, start, steps)
     engine.sync()
-    if best.step != step:
-        work.model.set_weights(best.weights)
-    checkpoints.prune(1)
-    shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
-    return Trained(step, best, precision, start if found else None, watch.bad_steps)
+    if hosts.is_first():
+        if best.step != step:
+            work.model.set_weights(best.weights)
+        checkpoints.prune(1)
+        shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
+    return Trained(step, best, precision, start if facts else None, watch.bad_steps)
 
 
 def _go_on(
@@ -224,8 +227,8 @@ def _go_on(
             # A checkpoint of this very step exists: an evaluation that is interrupted is done again.
             if step and evaluation_is_due():
                 engine.sync()
-                with stop.at_once(), watch.paused():
-                    metrics = work.validate(step, curves)
+                with stop.at_once() if hosts.count() == 1 else contextlib.nullcontext(), watch.paused():
+                    metrics = hosts.from_first(work.validate(step, curves) if hosts.is_first() else {})
                 for name, value in metrics.items():
                     curves.scalar(f"validation/{name}", value, step)
                 best.judge(work.model, metrics, step)
@@ -237,15 +240,18 @@ def _go_on(
             engine.step(step, batches)
             watch.count(batches)
             step += 1
-            if step % _LOG_EVERY == 0 or step == steps:
+            logs_now = step % _LOG_EVERY == 0 or step == steps
+            if logs_now:
                 watch.log(step, engine, feed.waited, curves)
-            if step % config.checkpoint_every == 0 or evaluation_is_due() or stop.by:
+            # Several hosts agree on it now and then, since that takes them all.
+            stops = bool(stop.by) if hosts.count() == 1 else logs_now and hosts.any_host(bool(stop.by))
+            if (step % config.checkpoint_every == 0 or evaluation_is_due() or stops) and hosts.is_first():
                 facts = {"best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
                 checkpoints.write(Checkpoint(step, engine.snapshot(), best.named(), facts), best.step)
-            if stop.by:
+            if stops:
                 checkpoints.wait()
                 raise Stopped(
-                    f"stopped by {stop.by} after step {step} of {steps}, a checkpoint is written; "
+                    f"stopped by {stop.by or 'another host'} after step {step} of {steps}, a checkpoint is written; "
                     "the same command goes on from there"
                 )
 
@@ -358,7 +364,7 @@ def _profile(config: TrainStage, curves: Curves) -> Iterator[Any]:
     def at(step: int) -> None:
         nonlocal running
         begin, end = config.profile or (-1, -1)
-        if step == begin and not running:
+        if step == begin and not running and curves.folder:
             start_profile(str(curves.folder))
             running = True
         elif step >= end and running:

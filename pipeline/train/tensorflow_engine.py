@@ -12,8 +12,9 @@ import tensorflow as tf
 from lmworks.configs.schema import TrainStage
 from lmworks.models.compiled import tensor_specs
 from lmworks.models.fused_transformer import fused_layers
+from lmworks.models.replicas import local, replica
 from lmworks.pipeline.train.checkpoints import Arrays
-from lmworks.pipeline.train.fast_adamw import FastAdamW, local
+from lmworks.pipeline.train.fast_adamw import FastAdamW
 from lmworks.pipeline.train.loop import MicroBatch, Totals, Work, decays
 from lmworks.pipeline.train.schedule import WarmupDecay
 
@@ -61,18 +62,18 @@ class TensorFlowEngine:
         self._replicas = strategy.num_replicas_in_sync if strategy else 1
         self._remat, self._scales = config.remat, precision == "float16"
         self._schedule = WarmupDecay(config.learning_rate, steps, config.warmup_ratio, config.schedule)
-        self._optimizer = FastAdamW(
-            self._schedule,
-            weight_decay=config.weight_decay,
-            epsilon=1e-8,
-            global_clipnorm=config.clip_norm,
-            guarded=True,
-        )
         self._variables = work.model.trainable_variables
-        plain = [one for one in self._variables if not decays(one)]
-        if plain:
-            self._optimizer.exclude_from_weight_decay(var_list=plain)
         with scope(strategy):
+            self._optimizer = FastAdamW(
+                self._schedule,
+                weight_decay=config.weight_decay,
+                epsilon=1e-8,
+                global_clipnorm=config.clip_norm,
+                guarded=True,
+            )
+            plain = [one for one in self._variables if not decays(one)]
+            if plain:
+                self._optimizer.exclude_from_weight_decay(var_list=plain)
             self._optimizer.build(self._variables)
             # Of the step that is computed: loss. Since the last reading: loss, targets, gradient norm, good steps.
             self._current, self._sums = self._variable(0.0), self._variable([0.0] * 4)
@@ -89,10 +90,10 @@ class TensorFlowEngine:
             tf.TensorSpec([2], tf.int32),
         ]
         # Traced once for all shapes: a trace takes seconds.
-        signature = {} if strategy else {"input_signature": specs}
-        self._whole = tf.function(self._on_every_device(self._step), **signature)
-        self._part = tf.function(self._on_every_device(self._accumulate), **signature)
-        self._end = tf.function(self._on_every_device(self._apply_accumulated))
+        options: dict[str, Any] = {"autograph": False} | ({} if strategy else {"input_signature": specs})
+        self._whole = tf.function(self._on_every_device(self._step), **options)
+        self._part = tf.function(self._on_every_device(self._accumulate), **options)
+        self._end = tf.function(self._on_every_device(self._apply_accumulated), autograph=False)
 
     def _variable(self, value: Any) -> tf.Variable:
         aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -130,8 +131,7 @@ class TensorFlowEngine:
 
     def _find(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, place: tf.Tensor) -> tuple[list[Any], tf.Tensor]:
         """This micro-batch's share of the step's gradient (its sum over the targets of the whole step), and its loss."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self._strategy else 0
-        seed = self._seed + place[0] + (place[1] * self._replicas + replica) * 0x3C6EF35F
+        seed = self._seed + place[0] + (place[1] * self._replicas + replica()) * 0x3C6EF35F
         scale = local(self._scale).read_value()
         with fused_layers(self._work.model, seed, self._remat), tf.GradientTape() as tape:
             trained, plain = self._work.loss(inputs)
@@ -194,14 +194,14 @@ class TensorFlowEngine:
 
     def read(self) -> Totals:
         """See `loop.Engine`."""
-        loss, targets, norm, steps = _first(self._sums).numpy().tolist()
-        total, _, most, last, overflows = _first(self._bad).numpy().tolist()
-        self._sums.assign(tf.zeros_like(_first(self._sums)))
+        loss, targets, norm, steps = local(self._sums).numpy().tolist()
+        total, _, most, last, overflows = local(self._bad).numpy().tolist()
+        self._sums.assign(tf.zeros_like(local(self._sums)))
         return Totals(loss, targets, norm, steps, total, most, last, overflows)
 
     def learning_rate(self) -> float:
         """See `loop.Engine`."""
-        return float(self._schedule(max(int(_first(self._optimizer.iterations.value)) - 1, 0)))
+        return float(self._schedule(max(int(local(self._optimizer.iterations.value)) - 1, 0)))
 
     def sync(self) -> None:
         """See `loop.Engine`: the model's variables are those that are trained."""
@@ -215,14 +215,9 @@ class TensorFlowEngine:
 
     def snapshot(self) -> Arrays:
         """See `loop.Engine`."""
-        return {name: np.array(_first(one)) for name, one in self._state().items()}
+        return {name: np.array(local(one)) for name, one in self._state().items()}
 
     def restore(self, state: Arrays) -> None:
         """See `loop.Engine`."""
         for name, variable in self._state().items():
             variable.assign(state[name])
-
-
-def _first(variable: Any) -> Any:
-    """The first device's copy."""
-    return variable.values[0] if isinstance(variable, tf.distribute.DistributedValues) else variable
