@@ -268,7 +268,8 @@ class Train(Section):
     """Devices: `single`; `mirrored`, all of this machine (TensorFlow's MirroredStrategy); `data_parallel`, all of all hosts
     (JAX). `auto` takes all accelerators that the backend sees, of a machine without any its processor."""
     batch_size: Positive | Literal["auto"] = 32
-    """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory."""
+    """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory, at most 1,024 and
+    so that an epoch has at least 16 steps; what was found is said in the log and kept when the run is resumed."""
     accumulate: Positive = 1
     """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
@@ -443,6 +444,12 @@ class TrainStage(Train):
 
     task: Task
     model: Model
+
+    @property
+    def rows(self) -> int:
+        """Examples per micro-step, once `auto` is resolved."""
+        assert isinstance(self.batch_size, int), "batch_size auto is resolved by pipeline/train/engine.py"
+        return self.batch_size
 
     @property
     def monitored(self) -> str:

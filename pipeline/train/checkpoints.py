@@ -177,6 +177,6 @@ class Checkpoints:
 def _deciding(config: TrainStage) -> dict[str, Any]:
     """What decides the weights: 16 examples x 1 micro-step train as 2 x 8 do."""
     told = config.model_dump(mode="json")
-    rows = told.pop("batch_size"), told.pop("accumulate")
-    told["batch_size x accumulate"] = rows[0] * rows[1]
+    del told["batch_size"], told["accumulate"]
+    told["batch_size x accumulate"] = config.rows * config.accumulate
     return {key: value for key, value in told.items() if key not in config.free_when_resumed}

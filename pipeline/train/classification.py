@@ -48,7 +48,7 @@ class Classification:
         self._config, self._smoothing = config, config.label_smoothing
         self._compute = text_classification.probabilities(classifier)
         self._training, self._validation = (SequenceTable(sequences, split) for split in ("train", "validation"))
-        rows = config.batch_size * config.accumulate
+        rows = config.rows * config.accumulate
         self.steps_per_epoch = math.ceil(len(self._training) / rows)
         self._epoch, self._order = -1, [np.zeros(0, np.int64)]
         # The first epoch speaks for all: later ones differ in order only, and none has a longer row.
@@ -62,9 +62,9 @@ class Classification:
         """Rows of a step are chosen first, and then cut into micro-batches."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            rows = self._config.batch_size * self._config.accumulate
+            rows = self._config.rows * self._config.accumulate
             self._epoch, self._order = epoch, shuffled_batches(self._training.lengths, rows, self._config.seed, epoch)
-        chosen, size = self._order[place], self._config.batch_size
+        chosen, size = self._order[place], self._config.rows
         return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
     def input_specs(self) -> dict[str, keras.InputSpec]:
@@ -79,7 +79,7 @@ class Classification:
         return [self._micro_batch(indices) for indices in self._rows(step)]
 
     def _micro_batch(self, indices: np.ndarray) -> loop.MicroBatch:
-        rows, count = self._config.batch_size, len(indices)
+        rows, count = self._config.rows, len(indices)
         batch = self._training.batch(indices, self._allowed, rows)
         labels, weights = np.zeros(rows, np.int32), np.zeros(rows, np.float32)
         labels[:count], weights[:count] = batch.labels, 1.0

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.pipeline.train.checkpoints import Arrays
 from lmworks.pipeline.train.loop import MicroBatch, Totals, Work, decays
@@ -27,19 +26,12 @@ _FIRST_SCALE, _LARGEST_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2.0**24, 2000
 
 
 def devices_of(config: TrainStage) -> list[jax.Device]:
-    """Those that are used.
-
-    Raises:
-        UserError: the micro-batch cannot be divided among them.
-    """
+    """Those that are used."""
     devices = jax.devices()
     if config.strategy == "single" or (
         config.strategy == "auto" and devices[0].platform == "cpu" and jax.process_count() == 1
     ):
         devices = devices[:1]
-    rows = config.batch_size
-    if isinstance(rows, int) and rows % len(devices):
-        raise UserError(f"train.batch_size: {rows} cannot be divided among {len(devices)} devices")
     return devices
 
 

@@ -378,11 +378,6 @@ def _profile(config: TrainStage, curves: Curves) -> Iterator[Any]:
             stop_profile()
 
 
-def with_rows(config: TrainStage, rows: int) -> TrainStage:
-    """The config with this many rows in a micro-batch."""
-    return config.model_copy(update={"batch_size": rows})
-
-
 def _told(facts: dict[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items()
