@@ -174,7 +174,7 @@ def _follow(folder: Path) -> int:
     from lmworks.tfx import runs
     from lmworks.tfx.screen import Screen
 
-    screen = Screen(sys.stdout, seconds=5.0)
+    screen = Screen(sys.stdout, seconds=3.0)
     try:
         record = runs.follow(folder, screen)
     except KeyboardInterrupt:  # the one who looks leaves; the run goes on

@@ -12,6 +12,7 @@ from statistics import median
 
 import numpy as np
 import pyarrow.parquet as pq
+from table import add
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -40,6 +41,7 @@ def main() -> None:
         a, b = median(seen["ours"]), median(seen["theirs"])
         shown = (f"{1000 * s / count:.1f} ms" if batch == 1 else f"{count / s:.0f} texts/s" for s in (a, b))
         print(f"{batch:>6}{next(shown):>14}{next(shown):>14}{b / a:11.2f}x")
+        add("serve", f"batch {batch}, pipeline", 1000 * a / count, 1000 * b / count, "ms a text", less_is_better=True)
 
 
 def _saved_model(run: Path):
