@@ -8,6 +8,7 @@ from before it looks for an execution until it has linked it. Links are never fo
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -24,13 +25,20 @@ from lmworks.tfx.metadata import Metadata
 _LISTED = 5
 """Executions of a stage that are named one by one."""
 
+_MEANING = {
+    "execution": "executions that no run links",
+    "draft": "executions that were not finished",
+    "state": "states of unfinished work",
+    "link": "links to nothing",
+}
+
 
 @dataclass(frozen=True)
 class Item:
     """One thing that may go."""
 
     kind: str
-    """`execution`; `draft`, one that was not finished; `state`, what it could go on from; `link`, one to nothing."""
+    """`execution`; `draft`, one that was not finished; `state`, what it could go on from; `link`."""
     stage: str
     path: Path
     size: int
@@ -58,8 +66,7 @@ def run(root: Path, state: bool, yes: bool) -> None:
         _remove_locks(root)
         print(f"{root}: nothing to remove")
         return
-    for line in describe(found):
-        print(line)
+    print(describe(found))
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nothing was removed: there is no terminal to ask at; give --yes")
@@ -67,7 +74,9 @@ def run(root: Path, state: bool, yes: bool) -> None:
             print("nothing was removed")
             return
     removed = collect(root, found, state)
-    print(f"removed {len(removed)} of {len(found)}, {_shown(sum(item.size for item in removed))}")
+    print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
+    if stay := len(set(found) - set(removed)):
+        print(f"{stay} came into use meanwhile and stay")
 
 
 def _agreed() -> bool:
@@ -85,25 +94,19 @@ def find(root: Path, state: bool = False) -> list[Item]:
         items.append(Item("draft" if path.name.startswith(".") else "execution", stage, path, _size(path)))
     items += [Item("state", stage, path, _size(path)) for stage, path in _children(root / "state")]
     items = [item for item in items if not _wanted(root, item, wanted, state) and not locks.held(_lock_of(root, item))]
-    return items + [Item("link", path.parent.name, path, 0) for path in _links(root) if _dangles(root, path)]
+    return [*items, *_dangling(root)]
 
 
-def describe(items: list[Item]) -> Iterator[str]:
-    """The list for a person: executions by stage, then the rest by kind."""
+def describe(items: list[Item]) -> str:
+    """The list for a person: by kind and stage, with sizes."""
+    lines = []
     for (kind, stage), count in sorted(Counter((item.kind, item.stage) for item in items).items()):
         group = [item for item in items if (item.kind, item.stage) == (kind, stage)]
-        what = {
-            "execution": "execution{} that no run links",
-            "draft": "unfinished execution{} of killed runs",
-            "state": "unfinished state{} of work",
-            "link": "link{} to nothing",
-        }[kind].format("" if count == 1 else "s")
-        yield f"{stage:<11} {count:5} {what}, {_shown(sum(item.size for item in group))}"
-        for item in group[:_LISTED]:
-            yield f"            {item.path}"
+        lines.append(f"{stage:<11} {_MEANING[kind]}: {count}, {_shown(sum(item.size for item in group))}")
+        lines += [f"            {item.path}" for item in group[:_LISTED]]
         if count > _LISTED:
-            yield f"            and {count - _LISTED} more"
-    yield f"{len(items)} in all, {_shown(sum(item.size for item in items))}"
+            lines.append(f"            and {count - _LISTED} more")
+    return "\n".join([*lines, f"{len(items)} in all, {_shown(sum(item.size for item in items))}"])
 
 
 def collect(root: Path, items: list[Item], state: bool = False) -> list[Item]:
@@ -113,11 +116,11 @@ def collect(root: Path, items: list[Item], state: bool = False) -> list[Item]:
     a draft, which nobody takes for an execution and which the next run or `gc` clears; state likewise under a hidden name.
 
     Returns:
-        Those that were removed.
+        Those that were removed, and the links that then pointed at nothing.
     """
     removed = []
     with contextlib.closing(Metadata(root)) as metadata:
-        for item in items:
+        for item in itertools.chain(items, _dangling(root)):  # asked for when the items are gone
             with _held(root, item) as mine:
                 if mine and _remove(root, item, state, metadata):
                     removed.append(item)
@@ -225,6 +228,12 @@ def _wants(targets: set[Path], path: Path) -> bool:
     """Whether a link points at the path, into it, or at a folder around it."""
     real = Path(os.path.realpath(path))
     return any(target == real or real in target.parents or target in real.parents for target in targets)
+
+
+def _dangling(root: Path) -> Iterator[Item]:
+    for path in _links(root):
+        if _dangles(root, path):
+            yield Item("link", path.parent.name, path, 0)
 
 
 def _dangles(root: Path, link: Path) -> bool:

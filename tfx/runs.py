@@ -86,9 +86,8 @@ def show(folder: Path) -> str:
     lines = [f"{folder.name}: {record['status']}"]
     for stage, told in record["stages"].items():
         lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
-        lines += [
-            f"    {path}" for path in sorted((folder / stage).iterdir()) if path.name[0] != "." and path.name != LIVE
-        ]
+        paths = sorted((folder / stage).glob("[!.]*"))
+        lines += [f"    {path}" for path in paths if path.name != LIVE]
     if at := now(folder, record):
         lines.append(f"  {at[0]:<11} running {at[1]}")
     lines += [f"    {path}  (not finished)" for path in sorted(folder.glob(f"*/{LIVE}"))]

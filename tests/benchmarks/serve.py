@@ -47,10 +47,11 @@ def main() -> None:
 def _saved_model(run: Path):
     import tensorflow as tf
 
-    from lmworks.pipeline.export.predict import open_signature
+    from lmworks.pipeline.export.predict import open_servable
 
-    served = open_signature(run / "export/servable/saved_model")
-    return lambda texts: served(text=tf.constant(texts))["probabilities"].numpy()[:, 1]
+    served = open_servable(run / "export/servable")
+    answer = served.signatures["serving_default"]
+    return lambda texts: answer(text=tf.constant(texts))["probabilities"].numpy()[:, 1]
 
 
 def _pipeline(run: Path):

@@ -37,13 +37,11 @@ def table(rows: list[dict]) -> str:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
         lines.append((row["name"], row["what"], _shown(row["lmworks"]), _shown(row["peer"]), ratio, row["unit"]))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = (True, True, False, False, False, True)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if to_left else cell.rjust(width) for cell, width, to_left in zip(*line, strict=True)
-        )
-        for line in ((cells, widths, left) for cells in lines)
+    sides = "<<>>><"
+    padded = (
+        [f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)] for line in lines
     )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def _shown(value: float | None) -> str:

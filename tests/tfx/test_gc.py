@@ -40,8 +40,8 @@ def test_what_no_run_links_leaves_store_and_index(two):
     (root / "state" / "learn" / "0123.lock").touch()
     done = lmworks("gc", f"--root={root}", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "1 execution that no run links" in done.stdout
-    assert "removed 3 of 3" in done.stdout
+    assert "learn       executions that no run links: 1, " in done.stdout
+    assert "removed 3, " in done.stdout
     assert executions(root) == new
     assert not list(root.glob("state/*/*"))
     metadata = Metadata(root)
@@ -77,7 +77,7 @@ def test_asks_and_takes_no_for_an_answer(two, monkeypatch, capsys):
     monkeypatch.setattr("builtins.input", lambda prompt: "y")
     gc.run(root, state=False, yes=False)
     assert len(executions(root)) == len(before) - 3
-    assert "removed 3 of 3" in capsys.readouterr().out
+    assert "removed 3, " in capsys.readouterr().out
 
 
 def test_a_link_of_the_users_own_keeps_an_execution(two):
@@ -104,7 +104,7 @@ def test_links_are_not_followed_out_of_the_root(two, tmp_path_factory):
     assert "gc follows none" in lmworks("gc", f"--root={root}", "--yes").stderr
 
 
-def test_unfinished_work_that_a_run_links_stays_unless_asked(tmp_path):
+def test_unfinished_work_that_a_run_links_stays_unless_asked(tmp_path, tmp_path_factory):
     with pytest.raises(StageError):
         stages.run(tmp_path, "one", "bad")
     key = key_of(tmp_path)
@@ -112,6 +112,10 @@ def test_unfinished_work_that_a_run_links_stays_unless_asked(tmp_path):
     draft.mkdir(parents=True)
     assert gc.find(tmp_path) == []
     assert kinds(gc.find(tmp_path, state=True)) == [("draft", "learn"), ("state", "learn")]
+    other = shutil.copytree(tmp_path, tmp_path_factory.mktemp("asked") / "runs", symlinks=True)
+    assert lmworks("gc", f"--root={other}", "--yes", "--state").returncode == 0
+    assert not list(other.glob("st*/learn/*"))
+    assert not os.path.lexists(other / "one/learn/live")  # which would point at nothing
     stages.run(tmp_path, "one", "good")  # links other work now, and nobody goes on from the former
     found = gc.find(tmp_path)
     assert kinds(found) == [("draft", "learn"), ("execution", "write"), ("state", "learn")]
