@@ -58,17 +58,18 @@ def write_progress(folder: Path, stage: str, event: dict[str, Any]) -> None:
 
 
 def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
-    """The stage that a running run is at and how far that is, or None between stages."""
+    """The stage that a running run is at, and for how long and how far it is; None where no stage runs."""
     running = record.get("running")
     if not running or record["status"] != "running":
         return None
+    told = f"{max(0.0, time.time() - running['since']):.0f} s"
     try:
         event = _json(folder / PROGRESS)
     except (OSError, ValueError):  # none yet, or none any more
         event = {}
     if event.get("stage") == running["stage"]:
-        return running["stage"], progress.line(event["done"], event["total"], event["unit"], event["facts"])
-    return running["stage"], f"for {max(0.0, time.time() - running['since']):.0f} s"
+        told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
+    return running["stage"], told
 
 
 def end(folder: Path, record: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from lmworks.tfx import runs
 from tests.conftest import REPOSITORY
 
 
-def until(what, seconds=30.0):
+def until(what, seconds=120.0):
     """The first truth, or a failure."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

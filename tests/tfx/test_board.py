@@ -52,7 +52,7 @@ def test_tensorboard_shows_finished_and_live_runs_by_name(tmp_path, start, port)
         assert "give another --port" in taken.stderr
     finally:
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("localhost", port), timeout=5)

@@ -134,7 +134,7 @@ def test_what_a_process_works_on_is_not_touched(tmp_path, start):
     assert (tmp_path / "state" / "learn" / key / "logs").exists()
     assert locks.held(tmp_path / "state" / "learn" / f"{key}.lock")
     (tmp_path / "release").touch()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert runs.read_record(tmp_path / "one")["status"] == "done"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,15 +32,17 @@ def test_live_work_is_seen_while_it_runs_and_gone_afterwards(tmp_path, start):
     assert (record["status"], record["running"]["stage"]) == ("running", "learn")
     assert 0 <= time.time() - record["running"]["since"] < 60
     assert record["process"]["pid"] == process.pid
-    assert runs.now(folder, record) == ("learn", "1/2 steps (50 %)  loss nan")
+    at, told = runs.now(folder, record)
+    assert at == "learn"
+    assert re.fullmatch(r"\d+ s  1/2 steps \(50 %\)  loss nan", told)
     told = json.loads((folder / runs.PROGRESS).read_text(), parse_constant=pytest.fail)
     assert (told["done"], told["total"], told["unit"]) == (1, 2, "steps")
     shown = lmworks("runs", f"--root={tmp_path}", "one").stdout
-    assert "learn       running 1/2 steps" in shown
+    assert re.search("learn       running \\d+ s  1/2 steps", shown)
     assert f"{live}  (not finished)" in shown
-    assert "learn 1/2 steps" in lmworks("runs", f"--root={tmp_path}").stdout
+    assert re.search("one +running +learn \\d+ s  1/2 steps", lmworks("runs", f"--root={tmp_path}").stdout)
     (tmp_path / "release").touch()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert runs.read_record(folder)["status"] == "done"
     assert "running" not in runs.read_record(folder)
     assert not live.is_symlink()
@@ -52,12 +55,13 @@ def test_follow_tells_stages_as_they_end_and_ends_with_the_run(tmp_path, start):
     follower = follow(tmp_path)
     lines = [follower.stdout.readline(), follower.stdout.readline()]
     assert lines[0].startswith("write       made")
-    assert lines[1].startswith("learn       … 1/2 steps (50 %)")  # no terminal: a line every few seconds
+    assert re.match(r"learn       … \d+ s  1/2 steps \(50 %\)", lines[1])  # no terminal: a line every few seconds
     assert follower.poll() is None
     (tmp_path / "release").touch()
-    out, errors = follower.communicate(timeout=30)
-    assert process.wait(30) == follower.returncode == 0
-    assert [line.split()[:2] for line in out.splitlines()][-2:] == [["learn", "made"], ["tell", "made"]]
+    out, errors = follower.communicate(timeout=120)
+    assert process.wait(120) == follower.returncode == 0
+    ended = [line.split()[:2] for line in out.splitlines() if "…" not in line]
+    assert ended == [["learn", "made"], ["tell", "made"]]
     assert errors == ""
 
 
@@ -66,7 +70,7 @@ def test_follow_leaves_quietly(tmp_path, start):
     follower = follow(tmp_path)
     follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
-    _, errors = follower.communicate(timeout=30)
+    _, errors = follower.communicate(timeout=120)
     assert (follower.returncode, errors) == (130, "")
     assert runs.read_record(tmp_path / "one")["status"] == "running"
 
@@ -76,7 +80,7 @@ def test_a_killed_run_is_said_to_be_dead_and_its_curve_stays(tmp_path, start):
     follower = follow(tmp_path)
     follower.stdout.readline()
     process.kill()
-    _, errors = follower.communicate(timeout=30)
+    _, errors = follower.communicate(timeout=120)
     assert follower.returncode == 1
     assert f"its process {process.pid} died at learn" in errors
     assert listed_status(tmp_path) == "died"
