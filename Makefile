@@ -46,12 +46,15 @@ check: setup ## ruff and mypy
 .venv-peers/ready: .venv/ready tests/benchmarks/requirements.txt
 	$(call install,.venv-peers,-r tests/benchmarks/requirements.txt)
 
-bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as ratios; needs a quiet machine
+bench: export LMWORKS_BENCH := $(CURDIR)/build/bench.jsonl
+bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as one table of ratios; needs a quiet machine
+	@mkdir -p build && rm -f "$$LMWORKS_BENCH"
 	.venv-peers/bin/python tests/benchmarks/finetune.py
 	.venv-peers/bin/python tests/benchmarks/pretrain.py
 	.venv-peers/bin/python tests/benchmarks/tokenization.py
 	.venv-peers/bin/lmworks run --config=configs/sentiment.yaml
 	.venv-peers/bin/python tests/benchmarks/serve.py
+	.venv-peers/bin/python tests/benchmarks/table.py
 
 lock: ## pin everything with hashes; needs uv
 	uv pip compile pyproject.toml --extra dev --extra jax --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock

@@ -1,4 +1,4 @@
-"""The command line: `lmworks run | preview | runs | predict | schema`."""
+"""The command line: `lmworks run | preview | runs | board | gc | predict | schema`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from lmworks.configs.schema import Config
 
 DONE, FAILED, USAGE, NOT_BLESSED = range(4)
 """Exit codes."""
+INTERRUPTED = 130
+"""As shells say it of SIGINT."""
 
 _STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED
     except KeyboardInterrupt:
         print(f"lmworks {arguments[0]}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _help() -> str:
@@ -130,33 +132,92 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
 
 
+def _define_runs(values: flags.FlagValues) -> None:
+    _define_root(values)
+    flags.DEFINE_boolean(
+        "follow",
+        False,
+        "With NAME: show its stages as they end and how far the running one is, until the run ends; the exit code is "
+        "that of the run, and 1 where its process died.",
+        flag_values=values,
+    )
+
+
 def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    from lmworks.tfx import runs
+
     root = Path(values.root)
     if rest:
         _no_more(rest[1:])
-        print(_one_run(root, rest[0]))
+        folder = root / rest[0]
+        if not (folder / runs.RECORD).exists():
+            known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
+            raise ConfigError(f"{root}: has no run {rest[0]!r}; known: {known}")
+        if values.follow:
+            return _follow(folder)
+        print(runs.show(folder))
         return DONE
-    records = sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    if not records:
+    if values.follow:
+        raise ConfigError("--follow needs a run's name: lmworks runs NAME --follow")
+    found = runs.folders(root)
+    if not found:
         print(f"{root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
-    for path in records:
-        record = json.loads(path.read_text())
-        summary = record["stages"].get("evaluate", {}).get("summary", "")
-        print(f"{path.parent.name:<20} {record['status']:<8} {summary}")
+    for folder in found:
+        record = runs.read_record(folder)
+        at = runs.now(folder, record)
+        told = " ".join(at) if at else record["stages"].get("evaluate", {}).get("summary", "")
+        print(f"{folder.name:<20} {record['status']:<8} {told}")
     return DONE
 
 
-def _one_run(root: Path, name: str) -> str:
-    path = root / name / "run.json"
-    if not path.exists():
-        known = ", ".join(sorted(found.parent.name for found in root.glob("*/run.json"))) or "none"
-        raise ConfigError(f"{root}: has no run {name!r}; known: {known}")
-    record = json.loads(path.read_text())
-    lines = [f"{name}: {record['status']}"]
-    for stage, told in record["stages"].items():
-        lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
-        lines += [f"    {link}" for link in sorted((root / name / stage).iterdir()) if not link.name.startswith(".")]
-    return "\n".join(lines)
+def _follow(folder: Path) -> int:
+    from lmworks.tfx import runs
+    from lmworks.tfx.screen import Screen
+
+    screen = Screen(sys.stdout, seconds=3.0)
+    try:
+        record = runs.follow(folder, screen)
+    except KeyboardInterrupt:  # the one who looks leaves; the run goes on
+        screen.clear()
+        return INTERRUPTED
+    if record["status"] != "done":
+        print(runs.end(folder, record), file=sys.stderr)
+        return FAILED
+    return NOT_BLESSED if any(told["status"] == "skipped" for told in record["stages"].values()) else DONE
+
+
+def _define_board(values: flags.FlagValues) -> None:
+    _define_root(values)
+    flags.DEFINE_integer("port", 6006, "Where to serve.", 1, 65535, flag_values=values)
+    flags.DEFINE_string("host", "localhost", "Address to serve at; 0.0.0.0 for all.", flag_values=values)
+
+
+def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    from lmworks.tfx.board import serve
+
+    serve(Path(values.root), values.host, values.port)
+    return DONE
+
+
+def _define_gc(values: flags.FlagValues) -> None:
+    _define_root(values)
+    flags.DEFINE_boolean("yes", False, "Do not ask.", flag_values=values)
+    flags.DEFINE_boolean(
+        "state",
+        False,
+        "Also unfinished work that a run could go on from (checkpoints, linked as <run>/<stage>/live). Without it, only "
+        "such as no run links. Never that of a run that works now.",
+        flag_values=values,
+    )
+
+
+def _gc(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    from lmworks.tfx.gc import run
+
+    run(Path(values.root), values.state, values.yes)
+    return DONE
 
 
 def _define_predict(values: flags.FlagValues) -> None:
@@ -235,7 +296,9 @@ _Command = tuple[Callable[[flags.FlagValues], Any], Callable[[flags.FlagValues, 
 _COMMANDS: dict[str, _Command] = {
     "run": (_define_run, _run, "run a pipeline: lmworks run --config=configs/sentiment.yaml"),
     "preview": (_define_preview, _preview, "what the model will see: lmworks preview --config=configs/tiny.yaml"),
-    "runs": (_define_root, _runs, "list runs, or one run's stages: lmworks runs [NAME]"),
+    "runs": (_define_runs, _runs, "list runs, or one run's stages: lmworks runs [NAME] [--follow]"),
+    "board": (_define_board, _board, "TensorBoard over live and finished runs: lmworks board --root=runs"),
+    "gc": (_define_gc, _gc, "remove from the store what no run links, after asking: lmworks gc --root=runs"),
     "predict": (_define_predict, _predict, "labels for texts: lmworks predict --servable=DIR --text='…'"),
     "schema": (lambda values: None, _schema, "JSON schema of a config, for editors"),
 }

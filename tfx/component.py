@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel
 
 from lmworks.tfx.artifacts import Artifact
+from lmworks.tfx.runs import LIVE
 
 _INPUT, _OUTPUT = "lmworks input", "lmworks output"
 VALUE_TYPES = (bool, int, float, str)
@@ -82,6 +83,8 @@ def component(function: Callable[..., Any]) -> Component:
         if role == _OUTPUT:
             if may_miss:
                 raise TypeError(f"{where}: {name}: an output cannot be optional")
+            if name == LIVE:
+                raise TypeError(f"{where}: {name} is the link to a stage's unfinished work; rename the output")
             outputs[name] = kind
         else:
             inputs[name] = kind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx import fingerprint, launch, process
+from lmworks.tfx import fingerprint, launch, locks, process, runs
 from lmworks.tfx.artifacts import manifest_of, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import Metadata
@@ -62,6 +61,8 @@ class LocalRunner:
         self._next: dict[str, Node] = {}
         self._early: tuple[Node, process.Waiting, Path] | None = None
         """A process that waits for its stage's turn, and its log."""
+        self._told = 0.0
+        """When other processes were last told of progress."""
 
     def execute(self, nodes: Sequence[Node]) -> list[Result]:
         """Runs the nodes in order.
@@ -72,28 +73,34 @@ class LocalRunner:
         check(list(nodes))
         self.folder.mkdir(parents=True, exist_ok=True)
         metadata = Metadata(self.root)
+        # Shared, for two may run under one name; who asks whether this run lives asks for it alone.
+        presence = locks.acquire(self.folder / runs.LOCK, shared=True)
+        assert presence is not None
+        (self.folder / runs.PROGRESS).unlink(missing_ok=True)
         results: dict[str, Result] = {}
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
-        self._write(results, "running")
-        status = "failed"
+        status, error = "failed", ""
         try:
             for node in nodes:
+                self._write(results, "running", running={"stage": node.name, "since": time.time()})
                 if node.when is not None and not results[node.when].value:
                     result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
                     _unlink(self.folder / node.name)
                 else:
                     result = self._stage(node, results, metadata)
-                    self._link(node, result)
                 results[node.name] = result
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
-                self._write(results, "running")
             status = "done"
+        except BaseException as failure:
+            error = "interrupted" if isinstance(failure, KeyboardInterrupt) else launch.explain(failure)
+            raise
         finally:
             self._end_early()
             # Where the disk is full this fails too, and must not hide why the run failed.
             with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
-                self._write(results, status)
+                self._write(results, status, **({"error": error} if error else {}))
             metadata.close()
+            os.close(presence)
         return list(results.values())
 
     def _stage(self, node: Node, results: dict[str, Result], metadata: Metadata) -> Result:
@@ -119,9 +126,11 @@ class LocalRunner:
                 self.screen.begin(node.name, why)
                 found = self._make(node, key, {name: path for name, (path, _) in inputs.items()}, external, lock)
                 metadata.record(found)
-        manifest = manifest_of(found / next(iter(node.component.outputs)))
-        if manifest is None:
-            raise StageError(f"{node.name}: {found} is not whole; run the same command again")
+            manifest = manifest_of(found / next(iter(node.component.outputs)))
+            if manifest is None:
+                raise StageError(f"{node.name}: {found} is not whole; run the same command again")
+            # While the key is held, so that at no time an execution in use is neither held nor linked.
+            self._link(node, found)
         return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"]["value"])
 
     @contextlib.contextmanager
@@ -129,13 +138,12 @@ class LocalRunner:
         """Holds the key. The stage's process inherits the lock, so it stays held until both are gone."""
         path = self.root / "state" / stage / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        handle = locks.acquire(path, wait=False)
+        if handle is None:
+            self.screen.begin(stage, "another run is making the same; waiting for it")
+            handle = locks.acquire(path)
+        assert handle is not None
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.screen.begin(stage, "another run is making the same; waiting for it")
-                fcntl.flock(handle, fcntl.LOCK_EX)
             yield handle
         finally:
             os.close(handle)
@@ -193,6 +201,8 @@ class LocalRunner:
         log = self.folder / node.name / "log.txt"
         _unlink(self.folder / node.name)
         log.parent.mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
+        _point(log.parent / runs.LIVE, state)
         try:
             if self.in_process:
                 self._here(node, executor_input, context)
@@ -260,27 +270,31 @@ class LocalRunner:
                     if "error" in event:
                         said = event["error"]
                     else:
-                        self.screen.progress(node.name, event)
+                        self._progress(node.name, event)
                 code = child.child.wait()
             finally:
                 child.end()
                 self.screen.clear()
+                (self.folder / runs.PROGRESS).unlink(missing_ok=True)
         if code:
             if self.verbose:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
             raise StageError(f"{node.name}: {said or how + ' without a word'} (log: {_shown(log)})")
 
-    def _link(self, node: Node, result: Result) -> None:
+    def _progress(self, stage: str, event: dict[str, Any]) -> None:
+        self.screen.progress(stage, event)
+        if time.monotonic() - self._told >= 1.0:
+            self._told = time.monotonic()
+            runs.write_progress(self.folder, stage, event)
+
+    def _link(self, node: Node, execution: Path) -> None:
         """Points `<run>/<stage>/<output>` at the store, in one step each."""
-        assert result.folder is not None
         stage = self.folder / node.name
         stage.mkdir(parents=True, exist_ok=True)
         for output in node.component.outputs:
-            draft = stage / f".{output}.{os.getpid()}"
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(os.path.relpath(result.folder / output, stage))
-            draft.replace(stage / output)
+            _point(stage / output, execution / output)
+        (stage / runs.LIVE).unlink(missing_ok=True)
 
     def _summary(self, result: Result) -> str:
         """What a stage says of itself: the property `summary` of its first output that has one."""
@@ -289,7 +303,7 @@ class LocalRunner:
         manifests = (manifest_of(path) for path in sorted(result.folder.iterdir()))
         return next((m["properties"]["summary"] for m in manifests if m and "summary" in m["properties"]), "")
 
-    def _write(self, results: dict[str, Result], status: str) -> None:
+    def _write(self, results: dict[str, Result], status: str, **told: Any) -> None:
         stages = {
             name: {
                 "status": result.status,
@@ -301,7 +315,8 @@ class LocalRunner:
             }
             for name, result in results.items()
         }
-        write_json(self.folder / "run.json", {**self.record, "run": self.run, "status": status, "stages": stages})
+        told |= {"run": self.run, "status": status, "process": runs.this_process(), "stages": stages}
+        write_json(self.folder / runs.RECORD, {**self.record, **told})
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -319,6 +334,14 @@ def _leaves(old: Any, new: Any, path: str = "") -> list[str]:
             leaf for name in names for leaf in _leaves(old.get(name), new.get(name), f"{path}.{name}" if path else name)
         ]
     return [path] if old != new else []
+
+
+def _point(link: Path, target: Path) -> None:
+    """Makes a relative link, in place of an earlier one in one step."""
+    draft = link.with_name(f".{link.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(os.path.relpath(target, link.parent))
+    draft.replace(link)
 
 
 def _unlink(stage: Path) -> None:

@@ -1,21 +1,26 @@
-"""What a person sees of a run on stderr: a line per stage, and one live line on a terminal."""
+"""What a person sees of a run: a line per stage, and one live line on a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from lmworks.tfx import progress
 
-_SECONDS_BETWEEN_LINES = 10.0
-
 
 class Screen:
-    """Lines on stderr; progress overwrites itself on a terminal and comes every ten seconds elsewhere."""
+    """Lines of text; progress overwrites itself on a terminal and comes every ten seconds elsewhere.
 
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+    Args:
+        stream: where to; stderr when not given.
+        seconds: between two lines of progress where there is no terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, seconds: float = 10.0) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._seconds = seconds
         self._shown = False
         self._last = time.monotonic()
 
@@ -25,12 +30,16 @@ class Screen:
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """A stage has come further."""
-        line = progress.line(event["done"], event["total"], event["unit"], event["facts"])
+        self.say(stage, progress.line(event["done"], event["total"], event["unit"], event["facts"]))
+
+    def say(self, stage: str, told: str) -> None:
+        """Where a stage is, in words."""
+        line = f"{stage:<11} … {told}"
         if self._live:
-            self._transient(f"{stage:<11} … {line}")
-        elif time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._transient(line)
+        elif time.monotonic() - self._last > self._seconds:
             self._last = time.monotonic()
-            print(f"{stage:<11} … {line}", file=sys.stderr, flush=True)
+            print(line, file=self._stream, flush=True)
 
     def result(self, stage: str, status: str, seconds: float, summary: str, why: str) -> None:
         """A stage is done."""
@@ -38,19 +47,19 @@ class Screen:
         mark = {"made": "made", "cached": "hit", "skipped": "skip"}[status]
         print(
             f"{stage:<11} {mark:<4} {seconds:7.1f} s  {summary + '  ' if summary else ''}[{why}]",
-            file=sys.stderr,
+            file=self._stream,
             flush=True,
         )
 
     def clear(self) -> None:
         """Takes the live line away."""
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
             self._shown = False
 
     def _transient(self, line: str) -> None:
         if self._live:
-            sys.stderr.write(f"\r\x1b[K{line[:150]}")
-            sys.stderr.flush()
+            self._stream.write(f"\r\x1b[K{line[:150]}")
+            self._stream.flush()
             self._shown = True

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from table import add
+
 from lmworks.configs.load import load
 from lmworks.pipeline.preset import local_preset
 
@@ -56,6 +58,9 @@ def main() -> None:
             f"{name:26}{work / whole:12.1f}{whole / ours:11.2f}x{work / training:12.1f}"
             f"{training / ours_training:11.2f}x{accuracy:10.4f}"
         )
+        if name != "lmworks":
+            add("finetune", f"whole job, {name}", work / ours, work / whole, "examples/s")
+            add("finetune", f"train stage, {name}", work / ours_training, work / training, "examples/s")
 
 
 def _cut(source: Path, rows: int, folder: Path) -> dict[str, Path]:

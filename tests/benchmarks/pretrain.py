@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from table import add
+
 REPOSITORY = Path(__file__).parents[2]
 BATCH, LENGTH, VOCABULARY = 16, 256, 8192
 KINDS = {"gpt": ("causal_lm", "gpt2", "bpe"), "bert": ("masked_lm", "bert", "wordpiece")}
@@ -40,6 +42,7 @@ def main() -> None:
         tokens = flags.steps * BATCH * LENGTH
         mine, other = tokens / median(ours), tokens / median(theirs)
         print(f"{kind:8}{mine:18.0f}{other:18.0f}{mine / other:11.2f}x", flush=True)
+        add("pretrain", f"{kind}, Trainer", mine, other, "tokens/s")
 
 
 def _lmworks(kind: str, steps: int, root: str, until: str, seed: int = 0) -> float:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from table import add
+
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / "../shared/data/sst2/train.tsv"
 
@@ -46,6 +48,7 @@ def main() -> None:
             size = _bytes(examples)
         mine, other = size / 1e6 / median(ours), size / 1e6 / median(theirs)
         print(f"{name:24}{mine:14.2f}{other:14.2f}{mine / other:11.2f}x", flush=True)
+        add("tokenization", f"{name}, datasets", mine, other, "MB/s")
 
 
 def _as_preset(tokenizer: Path) -> Path:

@@ -1,0 +1,257 @@
+"""What no run links any more, and its removal from the store.
+
+A run's links are what it holds on to: an execution stays as long as a link under the root points into it. What another process
+works on stays too, whatever links it: every candidate is looked at again while its key is held, and a runner holds that key
+from before it looks for an execution until it has linked it. Links are never followed out of the root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmworks.configs.load import ConfigError
+from lmworks.tfx import locks, runs
+from lmworks.tfx.artifacts import manifest_of
+from lmworks.tfx.metadata import Metadata
+
+_LISTED = 5
+"""Executions of a stage that are named one by one."""
+
+_MEANING = {
+    "execution": "executions that no run links",
+    "draft": "executions that were not finished",
+    "state": "states of unfinished work",
+    "link": "links to nothing",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that may go."""
+
+    kind: str
+    """`execution`; `draft`, one that was not finished; `state`, what it could go on from; `link`."""
+    stage: str
+    path: Path
+    size: int
+    """Bytes."""
+
+
+def run(root: Path, state: bool, yes: bool) -> None:
+    """Lists what may go, asks, and removes it.
+
+    Args:
+        root: of store, state and runs.
+        state: also unfinished work that a run links and no process works on.
+        yes: do not ask.
+
+    Raises:
+        ConfigError: there is no such root, it is laid out by links, or there is nobody to ask.
+    """
+    for folder in (root, root / "store", root / "state"):
+        if folder == root and not folder.is_dir():
+            raise ConfigError(f"{root}: no such folder; give the root of your runs with --root")
+        if folder != root and folder.is_symlink():
+            raise ConfigError(f"{folder}: is a link, and gc follows none; give the real root with --root")
+    found = find(root, state)
+    if not found:
+        _remove_locks(root)
+        print(f"{root}: nothing to remove")
+        return
+    print(describe(found))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("nothing was removed: there is no terminal to ask at; give --yes")
+        if not _agreed():
+            print("nothing was removed")
+            return
+    removed = collect(root, found, state)
+    print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
+    if stay := len(set(found) - set(removed)):
+        print(f"{stay} came into use meanwhile and stay")
+
+
+def _agreed() -> bool:
+    try:
+        return input("Remove them? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def find(root: Path, state: bool = False) -> list[Item]:
+    """Everything that may go now, without removing it."""
+    wanted = _linked(root)
+    items = []
+    for stage, path in _children(root / "store"):
+        items.append(Item("draft" if path.name.startswith(".") else "execution", stage, path, _size(path)))
+    items += [Item("state", stage, path, _size(path)) for stage, path in _children(root / "state")]
+    items = [item for item in items if not _wanted(root, item, wanted, state) and not locks.held(_lock_of(root, item))]
+    return [*items, *_dangling(root)]
+
+
+def describe(items: list[Item]) -> str:
+    """The list for a person: by kind and stage, with sizes."""
+    lines = []
+    for (kind, stage), count in sorted(Counter((item.kind, item.stage) for item in items).items()):
+        group = [item for item in items if (item.kind, item.stage) == (kind, stage)]
+        lines.append(f"{stage:<11} {_MEANING[kind]}: {count}, {_shown(sum(item.size for item in group))}")
+        lines += [f"            {item.path}" for item in group[:_LISTED]]
+        if count > _LISTED:
+            lines.append(f"            and {count - _LISTED} more")
+    return "\n".join([*lines, f"{len(items)} in all, {_shown(sum(item.size for item in items))}"])
+
+
+def collect(root: Path, items: list[Item], state: bool = False) -> list[Item]:
+    """Removes the items that still may go.
+
+    An execution goes the way it came, backwards: it is renamed to a draft, leaves the index and is then deleted. A crash leaves
+    a draft, which nobody takes for an execution and which the next run or `gc` clears; state likewise under a hidden name.
+
+    Returns:
+        Those that were removed, and the links that then pointed at nothing.
+    """
+    removed = []
+    with contextlib.closing(Metadata(root)) as metadata:
+        for item in itertools.chain(items, _dangling(root)):  # asked for when the items are gone
+            with _held(root, item) as mine:
+                if mine and _remove(root, item, state, metadata):
+                    removed.append(item)
+    _remove_locks(root)
+    return removed
+
+
+def _remove(root: Path, item: Item, state: bool, metadata: Metadata) -> bool:
+    if not os.path.lexists(item.path):
+        return False
+    if item.kind == "link":
+        if not _dangles(root, item.path):
+            return False
+        item.path.unlink()
+        return True
+    if _wanted(root, item, _linked(root), state):
+        return False
+    if item.path.name.startswith("."):  # what nobody reads
+        shutil.rmtree(item.path)
+        return True
+    hidden = item.path.with_name(f".{item.path.name}" if item.kind == "state" else f".{_key(item)}.{item.path.name}")
+    item.path.rename(hidden)
+    if item.kind == "execution":
+        metadata.forget(item.path)
+    shutil.rmtree(hidden)
+    return True
+
+
+def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
+    """Whether a run holds on to the item; what it links as unfinished work, `state` gives away."""
+    if item.kind == "execution":
+        return _wants(targets, item.path)
+    return (
+        not state and _wants(targets, root / "state" / item.stage / _key(item)) and item.path.name != f".{_key(item)}"
+    )
+
+
+@contextlib.contextmanager
+def _held(root: Path, item: Item) -> Iterator[bool]:
+    """Holds what a process that works on the item holds; false where one does."""
+    path = _lock_of(root, item)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = locks.acquire(path, wait=False)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock_of(root: Path, item: Item) -> Path:
+    if item.kind == "link":
+        return item.path.parents[1] / runs.LOCK
+    return root / "state" / item.stage / f"{_key(item)}.lock"
+
+
+def _key(item: Item) -> str:
+    """The key of what the item is a result or a draft of."""
+    if item.kind == "state":
+        return item.path.name.removeprefix(".")
+    if item.kind == "draft":
+        return item.path.name.split(".")[1]
+    manifests = (manifest_of(output) for output in sorted(item.path.iterdir()))
+    # A damaged execution has none that is known, and is of use to nobody.
+    return next((str(manifest["execution"]["key"]) for manifest in manifests if manifest), "damaged")
+
+
+def _remove_locks(root: Path) -> None:
+    """Removes the lock files that nobody holds. Whoever opened one just before finds it gone and makes another."""
+    for path in (root / "state").glob("*/*.lock"):
+        if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size:
+            continue
+        handle = locks.acquire(path, wait=False)
+        if handle is not None:
+            path.unlink()
+            os.close(handle)
+
+
+def _children(folder: Path) -> list[tuple[str, Path]]:
+    """Real folders two levels down, with the name of the one above."""
+    stages = [path for path in folder.iterdir() if _is_folder(path)] if folder.is_dir() else []
+    return [(stage.name, path) for stage in sorted(stages) for path in sorted(stage.iterdir()) if _is_folder(path)]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _links(root: Path) -> list[Path]:
+    """Every symbolic link under the root, outside of store and state."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        found += [Path(folder, name) for name in (*folders, *files) if Path(folder, name).is_symlink()]
+        if Path(folder) == root:
+            folders[:] = [name for name in folders if name not in ("store", "state")]
+    return sorted(found)
+
+
+def _linked(root: Path) -> set[Path]:
+    """What the links point at."""
+    return {Path(os.path.realpath(path)) for path in _links(root)}
+
+
+def _wants(targets: set[Path], path: Path) -> bool:
+    """Whether a link points at the path, into it, or at a folder around it."""
+    real = Path(os.path.realpath(path))
+    return any(target == real or real in target.parents or target in real.parents for target in targets)
+
+
+def _dangling(root: Path) -> Iterator[Item]:
+    for path in _links(root):
+        if _dangles(root, path):
+            yield Item("link", path.parent.name, path, 0)
+
+
+def _dangles(root: Path, link: Path) -> bool:
+    """Whether a link of a run's stage points into store or state, and at nothing."""
+    inside = [Path(os.path.realpath(root / name)) for name in ("store", "state")]
+    target = Path(os.path.realpath(link))
+    ours = len(link.relative_to(root).parts) == 3 and any(folder in target.parents for folder in inside)
+    return ours and not link.exists()
+
+
+def _size(folder: Path) -> int:
+    sizes = (os.lstat(os.path.join(where, name)).st_size for where, _, names in os.walk(folder) for name in names)
+    return sum(sizes)
+
+
+def _shown(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,128 @@
+"""Runs as other processes see them: what a run's folder says while it runs and after.
+
+<run>/run.json       the record; while it runs with `running`: the stage and since when
+<run>/progress.json  the latest progress of the running stage
+<run>/.lock          held for as long as a process runs it
+<run>/<stage>/live   link to the state of a stage that has not finished: what it writes while it works
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from lmworks.tfx import locks, progress
+from lmworks.tfx.screen import Screen
+
+RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
+_POLL_SECONDS = 0.5
+
+
+def folders(root: Path) -> list[Path]:
+    """The runs' folders, by the time of their last news."""
+    return [path.parent for path in sorted(root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)]
+
+
+def this_process() -> dict[str, Any]:
+    """What a record says of the process that runs it."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a run, with the status `died` where its process ended without a word."""
+    record = _json(folder / RECORD)
+    here = record.get("process", {}).get("host") == socket.gethostname()
+    if record["status"] == "running" and here and not locks.held(folder / LOCK):
+        # It may have ended well between the two looks; what it says now is its last word.
+        again = _json(folder / RECORD)
+        if again["status"] == "running" and again["process"] == record["process"]:
+            again["status"] = "died"
+        return again
+    return record
+
+
+def write_progress(folder: Path, stage: str, event: dict[str, Any]) -> None:
+    """Puts a progress event where other processes find it, whole or not at all."""
+    facts = {name: _finite(value) for name, value in event["facts"].items()}
+    draft = folder / f".{PROGRESS}.{os.getpid()}"
+    try:
+        draft.write_text(json.dumps({**event, "facts": facts, "stage": stage, "time": time.time()}), encoding="utf-8")
+        draft.replace(folder / PROGRESS)
+    except OSError:  # a full disk, say: nothing that a run should end for
+        draft.unlink(missing_ok=True)
+
+
+def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
+    """The stage that a running run is at, and for how long and how far it is; None where no stage runs."""
+    running = record.get("running")
+    if not running or record["status"] != "running":
+        return None
+    told = f"{max(0.0, time.time() - running['since']):.0f} s"
+    try:
+        event = _json(folder / PROGRESS)
+    except (OSError, ValueError):  # none yet, or none any more
+        event = {}
+    if event.get("stage") == running["stage"]:
+        told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
+    return running["stage"], told
+
+
+def end(folder: Path, record: dict[str, Any]) -> str:
+    """Why a run did not get to its end, in one line; nothing where it did or still runs."""
+    if record["status"] == "died":
+        process = record["process"]
+        at = f" at {record['running']['stage']}" if record.get("running") else ""
+        return f"{folder}: its process {process['pid']} died{at}; the same command goes on from there"
+    return str(record.get("error") or "")
+
+
+def show(folder: Path) -> str:
+    """One run for a person: its stages, where it is, and the paths of its results."""
+    record = read_record(folder)
+    lines = [f"{folder.name}: {record['status']}"]
+    for stage, told in record["stages"].items():
+        lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
+        paths = sorted((folder / stage).glob("[!.]*"))
+        lines += [f"    {path}" for path in paths if path.name != LIVE]
+    if at := now(folder, record):
+        lines.append(f"  {at[0]:<11} running {at[1]}")
+    lines += [f"    {path}  (not finished)" for path in sorted(folder.glob(f"*/{LIVE}"))]
+    if why := end(folder, record):
+        lines.append(f"  {why}")
+    return "\n".join(lines)
+
+
+def follow(folder: Path, screen: Screen) -> dict[str, Any]:
+    """Shows stages as they end and how far the running one is, until the run ends.
+
+    Returns:
+        The record: `done`, `failed` or `died`.
+    """
+    shown: set[str] = set()
+    while True:
+        record = read_record(folder)
+        for stage, told in record["stages"].items():
+            if stage not in shown:
+                shown.add(stage)
+                screen.result(stage, told["status"], told["seconds"], told["summary"], told["why"])
+        if record["status"] != "running":
+            screen.clear()
+            return record
+        if at := now(folder, record):
+            screen.say(*at)
+        time.sleep(_POLL_SECONDS)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN, and a loss may be one."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
