@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -434,16 +434,26 @@ class PreprocessStage(Preprocess):
         return _folders(self.preset)
 
 
+_FREE_WHEN_RESUMED = (
+    "steps", "epochs", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "profile", "strategy", "remat",
+)  # fmt: skip
+
+
 class TrainStage(Train):
     """What the component `train` is given."""
 
-    free_when_resumed: ClassVar[tuple[str, ...]] = (
-        "steps", "epochs", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "profile", "strategy", "remat",
-    )  # fmt: skip
-    """Keys that may change between a checkpoint and the run that goes on from it."""
-
     task: Task
     model: Model
+
+    def resume_identity(self) -> dict[str, Any]:
+        """What a run must share with the one whose checkpoints it goes on from, JSON values: the keys that decide the weights.
+
+        16 examples x 1 micro-step train as 2 x 8 do; more steps may be asked for; devices and what is watched may change.
+        """
+        told = self.model_dump(mode="json", exclude={*_FREE_WHEN_RESUMED, "batch_size", "accumulate"})
+        known = isinstance(self.batch_size, int)
+        told["batch_size x accumulate"] = self.rows * self.accumulate if known else f"auto x {self.accumulate}"
+        return told
 
     @property
     def rows(self) -> int:

@@ -74,8 +74,10 @@ def main(arguments: Sequence[str]) -> int:
         if values.verbosity > 0:
             raise
         return FAILED
-    except KeyboardInterrupt:
-        print(f"lmworks {arguments[0]}: interrupted; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        told = str(interrupt) or "interrupted"
+        told += "" if "the same command" in told else "; the same command goes on from here"
+        print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -120,8 +122,10 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     Config.model_validate(config.model_dump() | {"name": name})  # a run's name is a folder's name too
     # Imported here: a config error and --help answer at once.
     from lmworks.pipeline.graph import graph
+    from lmworks.tfx import process
     from lmworks.tfx.local import LocalRunner
 
+    process.interrupt_on_sigterm()
     nodes = graph(config)
     if values.until:
         nodes = nodes[: 1 + [node.name for node in nodes].index(values.until)]

@@ -10,7 +10,6 @@ import numpy as np
 from lmworks.pipeline.tables import ListColumn, read_table
 from lmworks.tfx.artifacts import Sequences
 
-
 _STEP = 64
 
 

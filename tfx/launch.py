@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             work = process.wait_for_work(int(flags.executor_input.removeprefix("fd:")))
             if work is None:  # the runner found that there is none
                 return 0
-            text, (progress_pipe, _lock) = work  # the lock is held by being open until this process ends
+            text, (progress_pipe, *_locks) = work  # they are held by being open until this process ends
             os.environ[progress.ENVIRONMENT] = str(progress_pipe)
             execute(component, *json.loads(text))
         else:

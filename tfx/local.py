@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, launch, locks, process, runs
-from lmworks.tfx.artifacts import manifest_of, write_json
+from lmworks.tfx.artifacts import SETTLED, manifest_of, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.screen import Screen
+
+_STOP_SECONDS = 30
+"""That spot machines give between SIGTERM and the end."""
 
 
 class StageError(UserError):
@@ -92,7 +95,8 @@ class LocalRunner:
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
             status = "done"
         except BaseException as failure:
-            error = "interrupted" if isinstance(failure, KeyboardInterrupt) else launch.explain(failure)
+            stopped = isinstance(failure, KeyboardInterrupt)
+            error = (str(failure) or "interrupted") if stopped else launch.explain(failure)
             raise
         finally:
             self._end_early()
@@ -124,7 +128,8 @@ class LocalRunner:
                 why = "finished by a run that was killed" if found else why
             if found is None:
                 self.screen.begin(node.name, why)
-                found = self._make(node, key, {name: path for name, (path, _) in inputs.items()}, external, lock)
+                folders = {name: path for name, (path, _) in inputs.items()}
+                found = self._make_alone(node, key, folders, digests, external, lock)
                 metadata.record(found)
             manifest = manifest_of(found / next(iter(node.component.outputs)))
             if manifest is None:
@@ -132,6 +137,23 @@ class LocalRunner:
             # While the key is held, so that at no time an execution in use is neither held nor linked.
             self._link(node, found)
         return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"]["value"])
+
+    def _make_alone(
+        self,
+        node: Node,
+        key: str,
+        inputs: dict[str, Path],
+        digests: dict[str, str],
+        external: dict[str, str],
+        lock: int,
+    ) -> Path:
+        """Makes an execution while nobody else works on its state, which it may share with executions of other keys."""
+        identity = getattr(node.config, "resume_identity", None)
+        if identity is None:
+            return self._make(node, key, key, inputs, external, [lock])
+        state_key = fingerprint.key(node.component.entry, identity(), digests, external)
+        with self._lock(node.name, state_key) as other:
+            return self._make(node, key, state_key, inputs, external, [lock, other])
 
     @contextlib.contextmanager
     def _lock(self, stage: str, key: str) -> Iterator[int]:
@@ -182,10 +204,12 @@ class LocalRunner:
             shutil.rmtree(draft, ignore_errors=True)
         return None
 
-    def _make(self, node: Node, key: str, inputs: dict[str, Path], external: dict[str, str], lock: int) -> Path:
+    def _make(
+        self, node: Node, key: str, state_key: str, inputs: dict[str, Path], external: dict[str, str], held: list[int]
+    ) -> Path:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         store = self.root / "store" / node.name
-        draft, state = store / f".{key}.{name}", self.root / "state" / node.name / key
+        draft, state = store / f".{key}.{name}", self.root / "state" / node.name / state_key
         executor_input = {
             "inputs": {
                 "parameterValues": {"config": node.config.model_dump_json()},
@@ -207,12 +231,16 @@ class LocalRunner:
             if self.in_process:
                 self._here(node, executor_input, context)
             else:
-                self._spawn(node, executor_input, context, log, lock)
+                self._spawn(node, executor_input, context, log, held)
             draft.rename(store / name)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        shutil.rmtree(state, ignore_errors=True)
+        # What is left in it was left for a later execution, which is told that this one came to its end.
+        if any(path.is_dir() for path in state.iterdir()):
+            (state / SETTLED).touch()
+        else:
+            shutil.rmtree(state, ignore_errors=True)
         return store / name
 
     def _here(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any]) -> None:
@@ -254,11 +282,13 @@ class LocalRunner:
                 return child
             child.end()
 
-    def _spawn(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any], log: Path, lock: int) -> None:
+    def _spawn(
+        self, node: Node, executor_input: dict[str, Any], context: dict[str, Any], log: Path, held: list[int]
+    ) -> None:
         read_end, write_end = os.pipe()
         with os.fdopen(read_end, encoding="utf-8", errors="replace") as events:
             try:
-                child = self._hand_over(node, json.dumps([executor_input, context]), [write_end, lock], log)
+                child = self._hand_over(node, json.dumps([executor_input, context]), [write_end, *held], log)
             finally:
                 os.close(write_end)
             said = ""
@@ -272,6 +302,8 @@ class LocalRunner:
                     else:
                         self._progress(node.name, event)
                 code = child.child.wait()
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(self._stop(child, events) or f"{node.name} was interrupted") from None
             finally:
                 child.end()
                 self.screen.clear()
@@ -281,6 +313,18 @@ class LocalRunner:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
             raise StageError(f"{node.name}: {said or how + ' without a word'} (log: {_shown(log)})")
+
+    def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:
+        """Asks the stage's process to end, and gives it time to save its work; its last word."""
+        child.child.terminate()
+        self.screen.begin("", "stopping; once more to stop without saving")
+        said = ""
+        with contextlib.suppress(KeyboardInterrupt):
+            for line in events:
+                said = json.loads(line).get("error", said)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.child.wait(_STOP_SECONDS)
+        return said
 
     def _progress(self, stage: str, event: dict[str, Any]) -> None:
         self.screen.progress(stage, event)

@@ -114,6 +114,15 @@ class Stop:
             self._at_once = False
 
 
+def interrupt_on_sigterm() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does, so that what it has open is closed in order."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
     """Within it SIGTERM and Ctrl-C only set `Stop.by`, so that the work can end where it loses nothing.

@@ -51,7 +51,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: TrainStage, data: str) -> None:
         self._folder, self._keep = folder, config.keep_checkpoints
-        self._identity = {"config": _deciding(config), "data": data}
+        self._identity = {"config": config.resume_identity(), "data": data}
         self._writing: threading.Thread | None = None
         self._failed: BaseException | None = None
 
@@ -63,7 +63,7 @@ class Checkpoints:
             steps: of the run that is to be done.
 
         Raises:
-            UserError: it belongs to a run with another config, naming the keys.
+            UserError: it belongs to a run with another config, naming the keys, or has more steps than are asked for.
         """
         for path in sorted(self._folder.glob("step-*"), reverse=True):
             try:
@@ -71,14 +71,19 @@ class Checkpoints:
             except (OSError, ValueError, KeyError) as error:
                 print(f"train: {path}: is no whole checkpoint and is skipped: {error}", file=sys.stderr)
                 continue
-            if record["step"] > steps or (published and record["step"] == steps):
+            if published and record["step"] >= steps:
                 break
             self._refuse_other(path, record["identity"])
+            if record["step"] > steps:
+                raise UserError(
+                    f"train.steps: {path} has {record['step']:,} steps done, and {steps:,} are asked for; ask for at least as "
+                    "many, or remove the folder to start anew"
+                )
             from safetensors.numpy import load_file
 
             best = load_file(self._folder / record["best"]) if record["best"] else {}
             return Checkpoint(record["step"], load_file(path / _FILE), best, record["facts"])
-        # What is left belongs to a run that ended, or that asked for more steps than this one.
+        # What is left is torn, or belongs to a run that came to its end.
         shutil.rmtree(self._folder, ignore_errors=True)
         return None
 
@@ -172,11 +177,3 @@ class Checkpoints:
         for path in self._folder.glob("best-*"):
             if path.name not in named:
                 path.unlink()
-
-
-def _deciding(config: TrainStage) -> dict[str, Any]:
-    """What decides the weights: 16 examples x 1 micro-step train as 2 x 8 do."""
-    told = config.model_dump(mode="json")
-    del told["batch_size"], told["accumulate"]
-    told["batch_size x accumulate"] = config.rows * config.accumulate
-    return {key: value for key, value in told.items() if key not in config.free_when_resumed}

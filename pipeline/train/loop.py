@@ -155,7 +155,6 @@ class Trained(NamedTuple):
     steps: int
     best: Best
     precision: str
-    resumed_from: int | None
     bad_steps: int
 
     def properties(self, model: keras.Model) -> dict[str, Any]:
@@ -163,7 +162,6 @@ class Trained(NamedTuple):
         best = self.best
         told = f"{model.count_params() / 1e6:.1f}M parameters, {self.steps} steps in {self.precision}, "
         told += f"best validation {best.config.monitored} {best.value:.4f} at step {best.step}"
-        told += f", resumed at step {self.resumed_from}" if self.resumed_from is not None else ""
         told += f", {self.bad_steps} bad steps left out" if self.bad_steps else ""
         return {"best_step": best.step, "steps": self.steps, "precision": self.precision, "summary": told}
 
@@ -208,7 +206,7 @@ def run(
             work.model.set_weights(best.weights)
         checkpoints.prune(1)
         shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
-    return Trained(step, best, precision, start if facts else None, watch.bad_steps)
+    return Trained(step, best, precision, watch.bad_steps)
 
 
 def _go_on(
@@ -232,7 +230,8 @@ def _go_on(
                 for name, value in metrics.items():
                     curves.scalar(f"validation/{name}", value, step)
                 best.judge(work.model, metrics, step)
-                print(f"train: step {step}: " + _told(metrics), file=sys.stderr, flush=True)
+                plain = {name: value for name, value in metrics.items() if "/" not in name}  # without those of each class
+                print(f"train: step {step}: {_told(plain)}", file=sys.stderr, flush=True)
             if step >= steps or best.give_up:
                 return step
             profile(step)
