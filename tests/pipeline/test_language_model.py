@@ -15,7 +15,8 @@ from lmworks.models import causal_lm, masked_lm
 from lmworks.models.generation import Completer, Sampling, choose
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
-from lmworks.pipeline.evaluate.language import Sums, figures, memorised_share
+from lmworks.pipeline.evaluate.language import memorised_share
+from lmworks.pipeline.evaluate.language_metrics import Sums, figures
 from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
 from lmworks.pipeline.ingest.component import ingest
 from lmworks.pipeline.masking import MaskedRows
@@ -212,7 +213,7 @@ def test_windows_predict_every_target_once_with_enough_before_it(tokens, length,
 def test_figures_are_exact_over_the_whole_split():
     random = np.random.default_rng(0)
     targets = random.integers(1, 50, 40).astype(float)
-    sums = Sums(random.gamma(2, 1, 40) * targets, targets, np.floor(targets / 3), targets * 4.0)
+    sums = Sums(random.gamma(2, 1, 40) * targets, targets, np.floor(targets / 3), targets * 4.0, np.arange(40))
     found = figures(sums, 500)
     loss = sums.nll.sum() / targets.sum()
     assert found["loss"]["value"] == pytest.approx(loss)
