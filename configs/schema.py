@@ -340,7 +340,11 @@ class Evaluate(Section):
     """causal_lm: tokens by which the window slides; every token is predicted once, with at least `sequence_length` less
     `stride` tokens before it where the document has them. Half of `sequence_length` when not given."""
     prompts: tuple[str, ...] = ()
-    """causal_lm: what the report's generations start from; else the beginnings of documents of the split."""
+    """causal_lm: what the report's generations start from, of a chat model the user's questions; else the beginnings of
+    documents of the split."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """masked_lm: share of the tokens that are targets, single ones. Not `train.mask_ratio`, so that models that were trained
+    with different ones compare; the validation in training has training's own."""
 
 
 class Export(Section):

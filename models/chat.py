@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -52,5 +53,15 @@ def render(messages: str) -> str:
     return "".join(part.text for part in parts_of(messages))
 
 
+def before_answer(messages: str) -> str:
+    """The text of a conversation up to where the assistant's first words begin."""
+    return "".join(part.text for part in itertools.takewhile(lambda part: not part.learnt, parts_of(messages)))
+
+
 QUESTION = (f"{BEGIN}user\n", f"{END}\n{BEGIN}assistant\n")
 """What stands before and behind a question, so that the answer is what comes next."""
+
+
+def question(text: str) -> str:
+    """A user's question, up to where the assistant's words begin."""
+    return f"{QUESTION[0]}{text.strip()}{QUESTION[1]}"

@@ -37,9 +37,9 @@ def cross_entropy(
     Returns:
         What is trained, and the plain cross-entropy, without smoothing and z-loss, to be reported: float32 scalars.
     """
-    vocabulary = embeddings.shape[0]
-    rows = max(1, _MOST_LOGITS // vocabulary)
-    parts = -(-states.shape[0] // rows) if states.shape[0] else 1
+    vocabulary, count = embeddings.shape[0], states.shape[0]
+    # Parts of one size: XLA compiles for each size that there is.
+    rows = max(1, -(-count // max(1, -(-count * vocabulary // _MOST_LOGITS))))
 
     @tf.custom_gradient
     def compute(
@@ -48,23 +48,26 @@ def cross_entropy(
         matrix = tf.cast(embeddings, states.dtype)
         # Slopes of a large vocabulary are too small for float16, whose loss is scaled only after this.
         exact = tf.float32 if states.dtype == tf.float16 else states.dtype
-        trained, plain, to_states, to_matrix, to_bias = [], [], [], [], []
-        for part in range(parts):
-            begin, end = part * rows, (part + 1) * rows if part + 1 < parts else None
-            some = states[begin:end]
-            logits = tf.cast(tf.matmul(some, matrix, transpose_b=True), tf.float32) + bias
-            loss, nll, slope = _softmax(logits, targets[begin:end], weights[begin:end], smoothing, z_loss, exact)
-            trained.append(loss)
-            plain.append(nll)
-            to_states.append(tf.matmul(slope, tf.cast(matrix, exact)))
-            to_matrix.append(tf.cast(tf.matmul(slope, tf.cast(some, exact), transpose_a=True), tf.float32))
-            to_bias.append(tf.reduce_sum(tf.cast(slope, tf.float32), axis=0))
+        to_states: list[tf.Tensor] = []
+        sums: list[tf.Tensor] = []
+        for begin in range(0, max(count, 1), rows):
+            # One part after the other, or the logits of several would be held at once.
+            with tf.control_dependencies([*to_states[-1:], *sums]):
+                here = slice(begin, begin + rows)
+                some = states[here]
+                logits = tf.cast(tf.matmul(some, matrix, transpose_b=True), tf.float32) + bias
+                trained, plain, slope = _softmax(logits, targets[here], weights[here], smoothing, z_loss, exact)
+                to_states.append(tf.matmul(slope, tf.cast(matrix, exact)))
+                to_matrix = tf.cast(tf.matmul(slope, tf.cast(some, exact), transpose_a=True), tf.float32)
+                found = [trained, plain, to_matrix, tf.reduce_sum(tf.cast(slope, tf.float32), axis=0)]
+                sums = [one + other for one, other in zip(sums, found, strict=True)] if sums else found
+        trained, plain, to_matrix, to_bias = sums
 
         def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             wide = tf.cast(tf.concat(to_states, 0), tf.float32) * upstream
-            return tf.cast(wide, states.dtype), tf.add_n(to_matrix) * upstream, tf.add_n(to_bias) * upstream
+            return tf.cast(wide, states.dtype), to_matrix * upstream, to_bias * upstream
 
-        return (tf.add_n(trained), tf.add_n(plain)), gradient
+        return (trained, plain), gradient
 
     return compute(states, embeddings, tf.zeros([vocabulary]) if bias is None else bias)
 

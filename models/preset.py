@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LONGEST_REASON = 240
+_HUGGING_FACE = "hf://"
+_PATIENCE_SECONDS = 5.0
 
 
 def open_preset(preset: str, load: Callable[[], T]) -> T:
@@ -28,6 +33,8 @@ def open_preset(preset: str, load: Callable[[], T]) -> T:
     import keras_hub
 
     try:
+        if preset.startswith(_HUGGING_FACE):
+            _reach_hugging_face(preset)
         return load()
     except (ValueError, OSError, KeyError, TypeError) as error:
         known = set(keras_hub.models.Backbone.presets)
@@ -38,6 +45,32 @@ def open_preset(preset: str, load: Callable[[], T]) -> T:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " …"
         raise UserError(f"model.preset: {preset}: cannot be loaded: {reason}") from error
+
+
+def _reach_hugging_face(preset: str) -> None:
+    """Asks once whether the hub answers: its client tries for 23 seconds, and KerasHub then speaks of a missing file.
+
+    Raises:
+        UserError: it does not answer, and the preset is not in its client's cache.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.is_offline_mode():  # the client answers at once
+        return
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # it answers
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        # Certificates are the client's own matter.
+        cached = isinstance(try_to_load_from_cache(preset.removeprefix(_HUGGING_FACE), "config.json"), str)
+        if not cached and not isinstance(reason, ssl.SSLError):
+            raise UserError(
+                f"model.preset: {preset}: {constants.ENDPOINT} cannot be reached ({reason}); check the network, "
+                "or give a local folder"
+            ) from error
 
 
 def task_class(base: type, backbone: type, preset: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +17,9 @@ from lmworks.tfx.progress import report
 
 _FIXED = 2**31
 """Stands for the epoch where masks are to be the same every time."""
+_ROWS = 32
+_LOGITS = 1 << 25
+"""Sequences that are predicted at once, unless they have more logits than this: float32, so 128 MiB."""
 
 
 class MaskedRows:
@@ -29,7 +32,7 @@ class MaskedRows:
         whole_word: draw whole words.
     """
 
-    def __init__(self, pieces: WordPiece, length: int, ratio: float, whole_word: bool) -> None:
+    def __init__(self, pieces: WordPiece, length: int, ratio: float, whole_word: bool = False) -> None:
         self.pieces, self.length, self._ratio = pieces, length, ratio
         self.most = max(1, round(ratio * (length - 2)))
         self._starts = np.array([not token.startswith("##") for token in pieces.vocabulary]) if whole_word else None
@@ -72,20 +75,19 @@ class MaskedRows:
         names = ("token_ids", "segment_ids", "padding_mask", "positions", "targets", "weights")
         return dict(zip(names, (token_ids, segments, mask, positions, targets, weights), strict=True))
 
-    def whole_split(self, table: DocumentTable, tokens: int | None, rows: int) -> list[dict[str, np.ndarray]]:
-        """A split in its own order, up to so many tokens, with masks that are always the same."""
-        packing = Packing(table.lengths, self.length - 2, 0, None)
-        count = packing.sequences if tokens is None else min(packing.sequences, -(-tokens // self.length))
-        numbers = np.concatenate([np.arange(count), np.full(-count % rows, -1)])
-        return [
-            self.batch(table, packing, numbers[start : start + rows], [0, _FIXED])
-            for start in range(0, len(numbers), rows)
-        ]
+    @property
+    def rows(self) -> int:
+        """Sequences of a batch of `whole_split`."""
+        return max(1, min(_ROWS, _LOGITS // (self.most * self.pieces.vocabulary_size)))
 
-    def compiled(self, model: keras.Model, rows: int) -> Callable[..., Any]:
+    def whole_split(self, table: DocumentTable, tokens: int | None = None) -> WholeSplit:
+        """A split in its own order, up to so many tokens, with masks that are always the same."""
+        return WholeSplit(self, table, tokens)
+
+    def compiled(self, model: keras.Model) -> Callable[..., Any]:
         """A function from inputs to the targets' log-probabilities in nats, and where the likeliest token is the target."""
 
-        @tf.function(input_signature=[self.input_specs(rows)])
+        @tf.function(input_signature=[self.input_specs(self.rows)])
         def compute(inputs: dict[str, tf.Tensor]) -> tuple[Any, Any]:
             logits = logits_at(model, inputs, inputs["positions"])
             chosen = tf.gather(logits, inputs["targets"], batch_dims=2)
@@ -93,11 +95,60 @@ class MaskedRows:
 
         return compute
 
-    def predictions(
-        self, compute: Callable[..., Any], batches: list[dict[str, np.ndarray]]
-    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        """For each batch: its inputs, and what a `compiled` function says of them."""
-        for number, inputs in enumerate(batches):
-            found, hits = compute({name: tf.constant(value) for name, value in inputs.items()})
-            yield inputs, found.numpy(), hits.numpy()
-            report(number + 1, len(batches), "batches")
+
+class MaskedBatch(NamedTuple):
+    """Some sequences of a split, and whose their targets are."""
+
+    inputs: dict[str, np.ndarray]
+    """As `MaskedRows.input_specs` says."""
+    real: np.ndarray
+    """bool [rows, targets], where there is a target; what follows is of these."""
+    sequences: np.ndarray
+    """int64 [real targets], the sequence that each stands in."""
+    documents: np.ndarray
+    """int64 [real targets], the document that each comes from."""
+
+
+class MaskedPrediction(NamedTuple):
+    """What a model says of the targets of some sequences; all are [targets]."""
+
+    sequences: np.ndarray
+    documents: np.ndarray
+    log_probabilities: np.ndarray
+    """float32, nats."""
+    hits: np.ndarray
+    """bool, where the likeliest token is the true one."""
+
+
+class WholeSplit:
+    """The batches of a split, made when they are asked for and the same every time; see `MaskedRows.whole_split`."""
+
+    def __init__(self, masking: MaskedRows, table: DocumentTable, tokens: int | None) -> None:
+        self._masking, self._table = masking, table
+        self._packing = Packing(table.lengths, masking.length - 2, 0, None)
+        count = self._packing.sequences
+        self._count = count if tokens is None else min(count, -(-tokens // masking.length))
+
+    def __len__(self) -> int:
+        return -(-self._count // self._masking.rows)
+
+    def __iter__(self) -> Iterator[MaskedBatch]:
+        packing, rows = self._packing, self._masking.rows
+        for start in range(0, self._count, rows):
+            numbers = np.arange(start, start + rows)
+            numbers[numbers >= self._count] = -1
+            inputs = self._masking.batch(self._table, packing, numbers, [0, _FIXED])
+            real = inputs["weights"] > 0
+            sequences = np.broadcast_to(numbers[:, None], real.shape)[real]
+            # Where a target stands in the stream says whose it is.
+            places = sequences * packing.length + inputs["positions"][real] - 1
+            documents = np.searchsorted(packing.starts, places, side="right") - 1
+            yield MaskedBatch(inputs, real, sequences, documents)
+
+
+def predictions(compute: Callable[..., Any], split: WholeSplit) -> Iterator[MaskedPrediction]:
+    """What a function of `MaskedRows.compiled` says of a split, batch by batch."""
+    for number, batch in enumerate(split):
+        found, hits = compute({name: tf.constant(value) for name, value in batch.inputs.items()})
+        yield MaskedPrediction(batch.sequences, batch.documents, found.numpy()[batch.real], hits.numpy()[batch.real])
+        report(number + 1, len(split), "batches")

@@ -11,7 +11,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import text_classification
 from lmworks.pipeline.evaluate.classification import figures
-from lmworks.pipeline.evaluate.report import blessing, write_metrics, write_report
+from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics, write_report
 from lmworks.pipeline.evaluate.slices import measure_slices
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.sequences import SequenceTable
@@ -52,7 +52,8 @@ def measure_model(
         "scores": pa.array(list(scores), pa.list_(pa.float32())),
     }
     pq.write_table(pa.table(predictions), folder / "predictions.parquet")
-    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": _summary(metrics, blessed, reasons)}
+    told = summary(metrics, ("accuracy", "f1_macro", "log_loss"), blessed, reasons)
+    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": told}
     return blessed
 
 
@@ -68,13 +69,3 @@ def columns_of(config: EvaluateStage, examples: Examples) -> list[str]:
             )
     wanted = [examples.properties["text"], examples.properties["text_b"], *config.slices]
     return list(dict.fromkeys(name for name in wanted if name))
-
-
-def _summary(metrics: dict, blessed: bool, reasons: list[str]) -> str:
-    told = []
-    for name in ("accuracy", "f1_macro", "log_loss"):
-        interval = metrics[name].get("ci95")
-        told.append(
-            f"{name} {metrics[name]['value']:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-        )
-    return ", ".join(told) + (", blessed" if blessed else f", NOT blessed: {'; '.join(reasons)}")

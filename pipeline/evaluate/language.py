@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -16,78 +13,29 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import causal_lm, masked_lm
 from lmworks.models.bytepair import BytePair
+from lmworks.models.chat import END, before_answer, question
 from lmworks.models.generation import Completer, Sampling
 from lmworks.models.tokenizer import open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.classification import Figure
 from lmworks.pipeline.evaluate.evaluation import columns_of
+from lmworks.pipeline.evaluate.language_metrics import Row, Sums, figures, masked_rows, window_row
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
-from lmworks.pipeline.evaluate.report import blessing, write_metrics
+from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics
 from lmworks.pipeline.evaluate.slices import Slice, groups
 from lmworks.pipeline.masking import MaskedRows
-from lmworks.pipeline.packing import DocumentTable, Packing
+from lmworks.pipeline.masking import predictions as masked_predictions
+from lmworks.pipeline.packing import DocumentTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.pipeline.windows import predictions, windows_of
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, write_json
 
 _SEED = 0
-_FEW = 20
-"""With fewer documents than this the bootstrap draws windows instead."""
 _GENERATIONS = 8
 _PROMPT_TOKENS = 16
 _NEW_TOKENS = 128
 GRAM = 50
 """Tokens of a stretch that counts as memorised (Carlini et al. 2022, arXiv:2202.07646)."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What was predicted, per unit of the bootstrap; float64 [units] each."""
-
-    nll: np.ndarray
-    """Nats."""
-    targets: np.ndarray
-    hits: np.ndarray
-    bytes: np.ndarray
-    """Of text that the targets stand for; zeros where that has no meaning."""
-
-    def take(self, units: Any) -> Sums:
-        """Some of the units."""
-        return Sums(self.nll[units], self.targets[units], self.hits[units], self.bytes[units])
-
-
-def formulas(nll: Any, targets: Any, hits: Any, size: Any) -> dict[str, Any]:
-    """All metrics of one sample's totals, or of arrays of totals.
-
-    Perplexity is exp of the mean over all targets, never a mean of means; bits per byte is the code length of the text,
-    end-of-text included, over its bytes in UTF-8, so that models with different tokenizers compare.
-    """
-    loss = nll / targets
-    found = {"loss": loss, "perplexity": np.exp(np.minimum(loss, 700.0)), "accuracy": hits / targets}
-    return found | ({"bits_per_byte": nll / math.log(2) / size} if np.all(size > 0) else {})
-
-
-def figures(sums: Sums, replicates: int, seed: int = _SEED) -> dict[str, Figure]:
-    """Metrics, with 95 % percentile bootstrap intervals over units that are drawn with replacement."""
-    columns = np.stack([sums.nll, sums.targets, sums.hits, sums.bytes])
-    values = formulas(*columns.sum(axis=1))
-    units = columns.shape[1]
-    if not replicates or units < 2:
-        return {name: Figure(value=float(value)) for name, value in values.items()}
-    random = np.random.default_rng(seed)
-    totals = np.zeros((replicates, 4))
-    for replicate in range(replicates):
-        # How often each unit is drawn is all that matters.
-        counts = np.bincount(random.integers(units, size=units, dtype=np.uint32), minlength=units)
-        totals[replicate] = columns @ counts
-    samples = formulas(*totals[totals[:, 1] > 0].T)
-    bounds = {name: np.percentile(sample, [2.5, 97.5]) for name, sample in samples.items()}
-    return {
-        name: Figure(value=float(value), ci95=(float(bounds[name][0]), float(bounds[name][1])))
-        if name in bounds
-        else Figure(value=float(value))
-        for name, value in values.items()
-    }
 
 
 def measure_language_model(
@@ -98,23 +46,24 @@ def measure_language_model(
     table = DocumentTable(sequences, config.split)
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
+    extra: dict[str, pa.Array] = {}
     if isinstance(pieces, BytePair):
         loaded = causal_lm.load(model.path)
-        sums, documents, extra = _causal(config, loaded, sequences, table, pieces)
+        sums, extra = _causal(config, loaded, sequences, table, pieces)
     else:
-        sums, documents, extra = _masked(config, model, table, pieces)
-    metrics = figures(_units(sums, documents, len(table)), config.bootstrap)
-    slices = _slices(config, found, sums, documents, len(table))
+        sums = _masked(config, model, table, pieces)
+        evaluation.properties["mask_ratio"] = config.mask_ratio
+    metrics, slices = figures(sums, config.bootstrap), _slices(config, found, sums)
+    texts = found.column(examples.properties["text"])
     generations: list[Generation] = []
     if isinstance(pieces, BytePair):
-        generations, memorised = _generate(config, sequences, loaded, table, pieces)
+        generations, memorised = _generate(config, sequences, loaded, table, pieces, texts)
         if memorised is not None:
             metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
     blessed, reasons = blessing(metrics, config.thresholds)
     folder = evaluation.path
     write_metrics(folder, config.task, config.split, len(table), metrics, slices)
-    per_document = _by_document(sums, documents, len(table))
-    texts = found.column(examples.properties["text"])
+    per_document = sums.by_document(len(table))
     write_language_report(folder, config, metrics, slices, per_document.nll, per_document.targets, texts, generations)
     write_json(folder / "blessing.json", {"blessed": blessed, "reasons": reasons})
     predicted = {
@@ -125,14 +74,15 @@ def measure_language_model(
         **extra,
     }
     pq.write_table(pa.table(predicted), folder / "predictions.parquet")
-    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": _summary(metrics, blessed, reasons)}
+    told = summary(metrics, ("perplexity", "bits_per_byte", "accuracy"), blessed, reasons)
+    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": told}
     return blessed
 
 
 def _causal(
     config: EvaluateStage, model: keras.Model, sequences: Sequences, table: DocumentTable, pieces: BytePair
-) -> tuple[Sums, np.ndarray, dict[str, pa.Array]]:
-    """Sums per window, the windows' documents, and the first window's log-probabilities of each document."""
+) -> tuple[Sums, dict[str, pa.Array]]:
+    """Sums per window, and the first window's log-probabilities of each document."""
     length = int(sequences.properties["sequence_length"])
     stride = config.stride or max(1, length // 2)
     if stride > length:
@@ -146,83 +96,82 @@ def _causal(
     ]
     compute = causal_lm.log_probabilities(model)
     first: list[np.ndarray] = [np.zeros(0, np.float32)] * len(table)
-    rows = np.zeros((len(windows), 4))
-    documents = np.zeros(len(windows), np.int64)
-    for place, one in enumerate(predictions(compute, table, windows, pieces.end_id, pieces.vocabulary_size)):
-        document, fresh = one.window.document, one.window.end - one.window.fresh
-        documents[place] = document
-        # A document's bytes are shared out by targets: over whole documents the sum is exact.
-        size = table.bytes[document] * fresh / (table.lengths[document] + 1) if table.all_targets else 0.0
-        nll = -one.log_probabilities[one.targets].sum(dtype=np.float64)
-        rows[place] = nll, one.targets.sum(), one.hits[one.targets].sum(), size
-        if one.window.begin == 0:
-            first[document] = one.log_probabilities
-    column = pa.array(first, pa.list_(pa.float32()))
-    return Sums(*rows.T), documents, {"first_window": column}
+
+    def rows() -> Iterator[Row]:
+        for one in predictions(compute, table, windows, pieces.end_id, pieces.vocabulary_size):
+            if one.window.begin == 0:
+                first[one.window.document] = one.log_probabilities
+            yield window_row(one, table)
+
+    sums = Sums.of(rows())
+    return sums, {"first_window": pa.array(first, pa.list_(pa.float32()))}
 
 
-def _masked(
-    config: EvaluateStage, model: Model, table: DocumentTable, pieces: WordPiece
-) -> tuple[Sums, np.ndarray, dict[str, pa.Array]]:
-    """Sums per target and the targets' documents."""
-    loaded = masked_lm.load(model.path)
-    length = int(model.properties["sequence_length"])
-    masking = MaskedRows(pieces, length, 0.15, False)
-    rows = 32
-    batches = masking.whole_split(table, None, rows)
-    packing = Packing(table.lengths, length - 2, 0, None)
-    nll, hits, documents = [], [], []
-    for number, (inputs, found, correct) in enumerate(masking.predictions(masking.compiled(loaded, rows), batches)):
-        real = inputs["weights"] > 0
-        nll.append(-found[real])
-        hits.append(correct[real])
-        # Where each target stands in the stream says whose it is.
-        stream = (number * rows + np.arange(rows))[:, None] * (length - 2) + inputs["positions"] - 1
-        documents.append(np.searchsorted(packing.starts, stream[real], side="right") - 1)
-    values = np.concatenate(nll).astype(np.float64)
-    ones = np.ones(len(values))
-    return Sums(values, ones, np.concatenate(hits).astype(np.float64), 0 * ones), np.concatenate(documents), {}
+def _masked(config: EvaluateStage, model: Model, table: DocumentTable, pieces: WordPiece) -> Sums:
+    """Sums of each sequence's part of each document. Single tokens are hidden, also where training hides whole words."""
+    masking = MaskedRows(pieces, int(model.properties["sequence_length"]), config.mask_ratio)
+    compute = masking.compiled(masked_lm.load(model.path))
+    split = masking.whole_split(table)
+    return Sums.of(row for one in masked_predictions(compute, split) for row in masked_rows(one))
 
 
-def _by_document(sums: Sums, documents: np.ndarray, count: int) -> Sums:
-    add = (np.bincount(documents, one, count) for one in (sums.nll, sums.targets, sums.hits, sums.bytes))
-    return Sums(*add)
-
-
-def _units(sums: Sums, documents: np.ndarray, count: int) -> Sums:
-    """Documents, whose tokens are not independent; or their windows where there are too few."""
-    if count < _FEW:
-        return sums
-    whole = _by_document(sums, documents, count)
-    return whole.take(whole.targets > 0)
-
-
-def _slices(config: EvaluateStage, found: pa.Table, sums: Sums, documents: np.ndarray, count: int) -> list[Slice]:
+def _slices(config: EvaluateStage, found: pa.Table, sums: Sums) -> list[Slice]:
     result = []
     for column in config.slices:
         for value, rows in groups(found.column(column).to_pylist()):
-            inside = np.isin(documents, rows)
-            if sums.targets[inside].sum() > 0:
-                part = _units(sums.take(inside), documents[inside], count)
+            part = sums.take(np.isin(sums.documents, rows))
+            if part.targets.sum() > 0:
                 result.append(Slice(slice={column: value}, examples=len(rows), metrics=figures(part, config.bootstrap)))
     return result
 
 
+def _prompts(
+    config: EvaluateStage, table: DocumentTable, pieces: BytePair, texts: pa.ChunkedArray, chat: bool
+) -> list[str]:
+    """What the model continues: `evaluate.prompts`, else how documents of the split begin.
+
+    A chat model is given `evaluate.prompts` as a user's questions, and conversations up to where the assistant answers first.
+    """
+    if config.prompts:
+        return [question(prompt) for prompt in config.prompts] if chat else list(config.prompts)
+    found: dict[str, None] = {}
+    for document in range(len(table)):
+        beginning = pieces.decode(table.tokens(document, 0, _PROMPT_TOKENS))
+        found[before_answer(texts[document].as_py()) if chat else beginning] = None
+        if len(found) == _GENERATIONS:
+            break
+    return list(found)
+
+
+def _until_end(tokens: np.ndarray, pieces: BytePair) -> np.ndarray:
+    """Generated tokens up to the one that completes the mark behind an answer."""
+    for count in range(1, len(tokens)):
+        if END in pieces.decode(tokens[:count]):
+            return tokens[:count]
+    return tokens
+
+
 def _generate(
-    config: EvaluateStage, sequences: Sequences, model: keras.Model, table: DocumentTable, pieces: BytePair
+    config: EvaluateStage,
+    sequences: Sequences,
+    model: keras.Model,
+    table: DocumentTable,
+    pieces: BytePair,
+    texts: pa.ChunkedArray,
 ) -> tuple[list[Generation], float | None]:
     """A few continuations, and the share of their 50-token stretches that stand in the training text."""
-    length = int(sequences.properties["sequence_length"])
+    length, chat = int(sequences.properties["sequence_length"]), bool(sequences.properties["chat"])
     tokens = min(_NEW_TOKENS, length // 2)
-    beginnings = [pieces.decode(table.tokens(document, 0, _PROMPT_TOKENS)) for document in range(len(table))]
-    prompts = list(config.prompts) or list(dict.fromkeys(beginnings))[:_GENERATIONS]
+    prompts = _prompts(config, table, pieces, texts, chat)
     told = []
     grams: list[np.ndarray] = []
     for name, sampling in (("greedy", Sampling()), ("temperature 0.8, top-p 0.95", Sampling(0.8, 0, 0.95, _SEED))):
         completer = Completer(model, pieces, length, tokens, sampling)
         for prompt, new in zip(prompts, completer.token_ids(prompts), strict=True):
-            told.append(Generation(name, prompt, pieces.decode(new)))
-            grams.append(new)
+            kept = _until_end(new, pieces) if chat else new
+            text = pieces.decode(kept)
+            told.append(Generation(name, prompt, text.partition(END)[0] if chat else text))
+            grams.append(kept)
     long_enough = tokens >= GRAM
     return told, memorised_share(grams, DocumentTable(sequences, "train")) if long_enough else None
 
@@ -275,15 +224,3 @@ def _rolling(tokens: np.ndarray, gram: int) -> np.ndarray:
         width *= 2
     assert result is not None
     return result
-
-
-def _summary(metrics: Mapping[str, Figure], blessed: bool, reasons: Iterable[str]) -> str:
-    told = []
-    for name in ("perplexity", "bits_per_byte", "accuracy"):
-        if name in metrics:
-            interval = metrics[name].get("ci95")
-            told.append(
-                f"{name} {metrics[name]['value']:.4g}"
-                + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
-            )
-    return ", ".join([*told, "blessed" if blessed else f"not blessed: {'; '.join(reasons)}"])

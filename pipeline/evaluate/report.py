@@ -103,6 +103,12 @@ def shown(figure: Figure) -> str:
     return f"{figure['value']:.4f}" + (f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "")
 
 
+def summary(metrics: Mapping[str, Figure], names: Iterable[str], blessed: bool, reasons: Iterable[str]) -> str:
+    """An evaluation in one line: those of these metrics that there are, and the blessing."""
+    told = [f"{name} {shown(metrics[name])}" for name in names if name in metrics]
+    return ", ".join([*told, "blessed" if blessed else f"NOT blessed: {'; '.join(reasons)}"])
+
+
 def _confusion_table(matrix: np.ndarray, names: Sequence[str]) -> str:
     """The coloured matrix, or the most frequent confusions where it would be too big to read."""
     if len(names) > READABLE_CLASSES:

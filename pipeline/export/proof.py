@@ -5,7 +5,9 @@ python -m lmworks.pipeline.export.proof TASK SPLIT SAVED_MODEL EXAMPLES SEQUENCE
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ from lmworks.models.tokenizer import open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.export.predict import open_saved_model
 from lmworks.pipeline.masking import MaskedRows
-from lmworks.pipeline.packing import DocumentTable, Packing
+from lmworks.pipeline.packing import DocumentTable
 from lmworks.pipeline.preprocess.documents import pieces_of
 from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.tfx import process
-from lmworks.tfx.artifacts import Examples, Sequences, read, write_json
+from lmworks.tfx.artifacts import Evaluation, Examples, Sequences, read, write_json
 
 TOLERANCE = 1e-4
 _BATCH = 64
@@ -43,9 +45,14 @@ def compare(
     """
     served = open_saved_model(saved_model).signatures
     source, tokens = read(Examples, examples), read(Sequences, sequences)
-    predictions = pq.read_table(evaluation / "predictions.parquet")
-    judge = {"text_classification": _classifier, "causal_lm": _causal, "masked_lm": _masked}[task]
-    rows, difference = judge(served, source, tokens, split, predictions)
+    evaluated = read(Evaluation, evaluation)
+    predictions = pq.read_table(evaluated.path / "predictions.parquet")
+    judges: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+        "text_classification": _classifier,
+        "causal_lm": _causal,
+        "masked_lm": functools.partial(_masked, mask_ratio=float(evaluated.properties.get("mask_ratio", 0))),
+    }
+    rows, difference = judges[task](served, source, tokens, split, predictions)
     # A NaN is a difference too.
     different = np.flatnonzero(~(difference <= TOLERANCE))
     worst = different[np.argsort(-difference[different])][:20]
@@ -123,7 +130,7 @@ def _causal(
 
 
 def _masked(
-    served: Any, examples: Examples, sequences: Sequences, split: str, predictions: pa.Table
+    served: Any, examples: Examples, sequences: Sequences, split: str, predictions: pa.Table, mask_ratio: float
 ) -> tuple[np.ndarray, np.ndarray]:
     table = DocumentTable(sequences, split)
     pieces = open_pieces(sequences.path / "tokenizer", "wordpiece")
@@ -133,18 +140,14 @@ def _masked(
     for row, text in zip(rows, _texts(examples, split, table, rows), strict=True):
         ids = served["tokenize"](text=tf.constant([text]))["token_ids"].numpy()[0]
         same[row] = np.array_equal(ids, table.tokens(row, 0, len(ids)))
-    length = int(sequences.properties["sequence_length"])
-    packing = Packing(table.lengths, length - 2, 0, None)
+    masking = MaskedRows(pieces, int(sequences.properties["sequence_length"]), mask_ratio)
     found, counts = np.zeros(len(table)), np.zeros(len(table))
     names = ("token_ids", "segment_ids", "padding_mask", "positions", "targets")
-    size = 32
-    for number, inputs in enumerate(MaskedRows(pieces, length, 0.15, False).whole_split(table, None, size)):
-        values = served["tokens"](**{name: tf.constant(inputs[name]) for name in names})["log_probabilities"].numpy()
-        real = inputs["weights"] > 0
-        stream = (number * size + np.arange(size))[:, None] * (length - 2) + inputs["positions"] - 1
-        documents = np.searchsorted(packing.starts, stream[real], side="right") - 1
-        np.add.at(found, documents, values[real].astype(np.float64))
-        np.add.at(counts, documents, 1)
+    for batch in masking.whole_split(table):
+        inputs = {name: tf.constant(batch.inputs[name]) for name in names}
+        values = served["tokens"](**inputs)["log_probabilities"].numpy()[batch.real]
+        np.add.at(found, batch.documents, values.astype(np.float64))
+        np.add.at(counts, batch.documents, 1)
     expected = predictions.column("log_probability").to_numpy()
     difference = np.abs(found - expected) / np.maximum(counts, 1)
     return rows, np.where(same, difference, np.nan)[rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PIECE = 1 << 16
 """Characters of a document that are tokenised at once, so that a long one occupies all cores and little memory."""
 _LONGEST_WORD = 1 << 18
+_AT_ONCE = 1 << 22
+"""Characters of all documents that are tokenised at once: while it works, a tokenizer holds many times their size."""
 _BORDER = re.compile(r"(?<=[^\s\x1c-\x1f])[ \n]")
 
 
@@ -59,7 +61,9 @@ class Documents:
             cut = [[part.text for part in conversation] for conversation in parts]
         else:
             cut = [list(pieces_of(text)) for text in documents]
-        found = self._pieces.encode([piece for pieces in cut for piece in pieces])
+        found: list[np.ndarray] = []
+        for group in groups_of(piece for pieces in cut for piece in pieces):
+            found += self._pieces.encode(group)
         if self._chat:
             flags = [part.learnt for conversation in parts for part in conversation]
             learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
@@ -114,6 +118,20 @@ def pieces_of(text: str) -> Iterator[str]:
         begin = end
     if begin < len(text) or not text:
         yield text[begin:]
+
+
+def groups_of(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """Pieces in order, in lists of about four million characters."""
+    group: list[str] = []
+    characters = 0
+    for piece in pieces:
+        group.append(piece)
+        characters += len(piece)
+        if characters >= _AT_ONCE:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 def _pieces(

@@ -17,7 +17,9 @@ from lmworks.models.generation import Completer, Sampling
 from lmworks.models.losses import cross_entropy
 from lmworks.models.tokenizer import open_pieces
 from lmworks.models.wordpiece import WordPiece
+from lmworks.pipeline.evaluate.language_metrics import Sums, bits_per_byte, masked_rows, perplexity, window_row
 from lmworks.pipeline.masking import MaskedRows
+from lmworks.pipeline.masking import predictions as masked_predictions
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preset import local_preset
 from lmworks.pipeline.train import loop
@@ -75,7 +77,7 @@ class _Packed:
         """Perplexity, and the arithmetic that is done."""
         flops = flops_per_token(self.model, self.length) * tokens_per_second
         share = {"flops_share_of_peak": flops / self._peak} if self._peak else {}
-        return {"perplexity": math.exp(min(loss, 700.0)), "flops_per_second": flops, **share}
+        return {"perplexity": float(perplexity(loss)), "flops_per_second": flops, **share}
 
     model: keras.Model
 
@@ -133,30 +135,17 @@ class Causal(_Packed):
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """See `loop.Work`."""
-        bits = {"bits_per_byte": loss / math.log(2) / self._bytes_per_token} if self.training.all_targets else {}
+        bits = {"bits_per_byte": bits_per_byte(loss, self._bytes_per_token)} if self.training.all_targets else {}
         return {**super().describe(loss, tokens_per_second), **bits}
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss and what follows from it on (a part of) the validation split, and a sample of text."""
-        nll = hits = targets = 0.0
-        for one in predictions(
+        found = predictions(
             self._compute, self.validation, self._windows, self.pieces.end_id, self.pieces.vocabulary_size
-        ):
-            nll -= float(one.log_probabilities[one.targets].sum(dtype=np.float64))
-            hits += float(one.hits[one.targets].sum())
-            targets += float(one.targets.sum())
+        )
+        metrics = Sums.of(window_row(one, self.validation) for one in found).metrics()
         tf.summary.text("validation/sample", self._sample([""])[0], step)
-        found = {
-            "loss": nll / targets,
-            "perplexity": math.exp(min(nll / targets, 700.0)),
-            "accuracy": hits / targets,
-        }
-        if self.validation.all_targets:
-            documents = sorted({window.document for window in self._windows})
-            share = targets / float((self.validation.lengths[documents] + 1).sum())
-            size = float(self.validation.bytes[documents].sum()) * share
-            found["bits_per_byte"] = nll / math.log(2) / size
-        return found
+        return metrics
 
     def _validation_windows(self) -> list[Window]:
         """Windows without overlap, of documents in their order, up to `validation_tokens`."""
@@ -178,8 +167,8 @@ class MaskedWork(_Packed):
         super().__init__(config, sequences, int(sequences.properties["sequence_length"]) - 2)
         self.model, self.pieces = model, pieces
         self._masking = MaskedRows(pieces, self.length, config.mask_ratio, config.whole_word)
-        self._compute = self._masking.compiled(model, config.batch_size)
-        self._fixed = self._masking.whole_split(self.validation, config.validation_tokens, config.batch_size)
+        self._compute = self._masking.compiled(model)
+        self._fixed = self._masking.whole_split(self.validation, config.validation_tokens)
 
     def input_specs(self) -> dict[str, tf.TensorSpec]:
         """See `loop.Work`."""
@@ -211,13 +200,8 @@ class MaskedWork(_Packed):
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss and accuracy at masks that are the same in every evaluation."""
-        nll = hits = targets = 0.0
-        for inputs, found, correct in self._masking.predictions(self._compute, self._fixed):
-            weights = inputs["weights"]
-            nll -= float((found * weights).sum(dtype=np.float64))
-            hits += float((correct * weights).sum())
-            targets += float(weights.sum())
-        return {"loss": nll / targets, "perplexity": math.exp(min(nll / targets, 700.0)), "accuracy": hits / targets}
+        found = masked_predictions(self._compute, self._fixed)
+        return Sums.of(row for one in found for row in masked_rows(one)).metrics()
 
 
 def flops_per_token(model: keras.Model, length: int) -> float:

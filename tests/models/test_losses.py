@@ -1,4 +1,7 @@
 import math
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +86,29 @@ def test_bfloat16_states_keep_a_float32_loss():
     half = cross_entropy(tf.cast(states, tf.bfloat16), embeddings, targets, weights, bias=bias)[1]
     assert half.dtype == tf.float32
     assert float(half) == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_parts(monkeypatch):
+    vocabulary, width, rows = 8192, 1024, 16
+    monkeypatch.setattr(losses, "_MOST_LOGITS", rows * vocabulary)
+    embeddings = tf.zeros([vocabulary, width])  # 32 MiB, and so is its gradient
+
+    def peak(parts):
+        @tf.function
+        def compute(states, targets, weights):
+            with tf.GradientTape() as tape:
+                tape.watch([states, embeddings])
+                loss = cross_entropy(states, embeddings, targets, weights)[0]
+            return [tf.reduce_sum(one) for one in tape.gradient(loss, [states, embeddings])]
+
+        count = parts * rows
+        arguments = tf.ones([count, width]), tf.zeros([count], tf.int32), tf.ones([count])
+        compute(*arguments)
+        Path("/proc/self/clear_refs").write_text("5")  # begins a new peak
+        compute(*arguments)
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+    few = peak(3)  # first, because freed memory is not given back at once
+    assert peak(32) - few < 4 * 32

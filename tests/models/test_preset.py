@@ -1,6 +1,9 @@
+import time
+
 import pytest
 
 from lmworks.configs.errors import UserError
+from lmworks.models.preset import open_preset
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.preset import local_preset
 
@@ -18,6 +21,31 @@ def test_a_preset_that_does_not_exist_is_told_in_one_line(preset, words):
         open_tokenizer(preset)
     assert words in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_hub_out_of_reach_is_told_at_once(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"hf://org/model: http://127.0.0.1:9 cannot be reached .*local folder"):
+        open_preset("hf://org/model", lambda: pytest.fail("the hub's client was asked"))
+    assert time.monotonic() - began < 10
+
+
+def test_a_cached_preset_needs_no_hub(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = tmp_path / "models--org--model" / "snapshots" / ("0" * 40)
+    commit.mkdir(parents=True)
+    (commit / "config.json").write_text("{}")
+    (tmp_path / "models--org--model" / "refs").mkdir()
+    (tmp_path / "models--org--model" / "refs" / "main").write_text("0" * 40)
+    assert open_preset("hf://org/model", lambda: "opened") == "opened"
 
 
 def test_a_folder_without_a_model(tmp_path):

@@ -15,11 +15,13 @@ from lmworks.models import causal_lm, masked_lm
 from lmworks.models.generation import Completer, Sampling, choose
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
-from lmworks.pipeline.evaluate.language import Sums, figures, memorised_share
+from lmworks.pipeline.evaluate.language import memorised_share
+from lmworks.pipeline.evaluate.language_metrics import Sums, figures
 from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
 from lmworks.pipeline.ingest.component import ingest
 from lmworks.pipeline.masking import MaskedRows
 from lmworks.pipeline.packing import DocumentTable, Packing
+from lmworks.pipeline.preprocess import documents
 from lmworks.pipeline.preprocess.component import preprocess
 from lmworks.pipeline.preprocess.documents import pieces_of
 from lmworks.pipeline.train import loop
@@ -211,7 +213,7 @@ def test_windows_predict_every_target_once_with_enough_before_it(tokens, length,
 def test_figures_are_exact_over_the_whole_split():
     random = np.random.default_rng(0)
     targets = random.integers(1, 50, 40).astype(float)
-    sums = Sums(random.gamma(2, 1, 40) * targets, targets, np.floor(targets / 3), targets * 4.0)
+    sums = Sums(random.gamma(2, 1, 40) * targets, targets, np.floor(targets / 3), targets * 4.0, np.arange(40))
     found = figures(sums, 500)
     loss = sums.nll.sum() / targets.sum()
     assert found["loss"]["value"] == pytest.approx(loss)
@@ -288,6 +290,23 @@ def test_cutting_long_texts_does_not_change_tokens(causal):
     assert np.concatenate(pieces.encode(parts)).tolist() == pieces.encode([text])[0].tolist()
     endless = "x" * 600_000
     assert [len(part) for part in pieces_of(endless)] == [262_144, 262_144, 75_712]
+
+
+def test_documents_are_tokenised_some_characters_at_once(tmp_path, monkeypatch):
+    texts = [_story(number) * (1 + number % 3) for number in range(60)]
+    whole = corpus(tmp_path / "whole", "causal_lm", 32, texts)[1]
+    monkeypatch.setattr(documents, "_AT_ONCE", 1000)
+    monkeypatch.setattr(documents, "_PIECE", 100)
+    groups = list(documents.groups_of(piece for text in texts for piece in pieces_of(text)))
+    assert "".join(piece for group in groups for piece in group) == "".join(texts)
+    sizes = [sum(map(len, group)) for group in groups]
+    assert len(sizes) > 10
+    assert max(sizes) < 1000 + 200
+    cut = corpus(tmp_path / "cut", "causal_lm", 32, texts)[1]
+    one, other = (DocumentTable(sequences, "train") for sequences in (whole, cut))
+    assert len(one) == len(other) > 30
+    for row in range(len(one)):
+        np.testing.assert_array_equal(one.tokens(row), other.tokens(row))
 
 
 @pytest.mark.parametrize(

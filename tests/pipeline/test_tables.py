@@ -36,6 +36,13 @@ def test_columns_come_in_the_order_asked(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_batch_never_holds_more_than_was_written_at_once(tmp_path, kind):
+    """Writers bound a batch's characters, and readers rely on it: a thousand documents of 10 MB do not fit into memory."""
+    examples = written(tmp_path, kind, [batch(start, 3) for start in range(0, 12, 3)])
+    assert [len(one) for one in read_batches(examples, "train", batch_size=1000)] == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_an_empty_split_has_one_shard_with_the_schema(tmp_path, kind):
     examples = written(tmp_path, kind, [])
     assert examples.files == [f"Split-train/data-00000-of-00001.{kind}"]
