@@ -19,6 +19,7 @@ def cross_entropy(
     smoothing: float = 0.0,
     z_loss: float = 0.0,
     bias: tf.Tensor | None = None,
+    soft_cap: float | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Cross-entropy of a softmax over a vocabulary, summed over targets, in nats.
 
@@ -33,6 +34,7 @@ def cross_entropy(
         smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
         z_loss: weight of the squared log-normaliser (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
         bias: float32 [vocabulary].
+        soft_cap: what logits stay within: they become soft_cap · tanh(logits / soft_cap) (Gemma 2, arXiv:2408.00118).
 
     Returns:
         What is trained, and the plain cross-entropy, without smoothing and z-loss, to be reported: float32 scalars.
@@ -53,7 +55,12 @@ def cross_entropy(
             begin, end = part * rows, (part + 1) * rows if part + 1 < parts else None
             some = states[begin:end]
             logits = tf.cast(tf.matmul(some, matrix, transpose_b=True), tf.float32) + bias
+            if soft_cap is not None:
+                bent = tf.tanh(logits / soft_cap)
+                logits = soft_cap * bent
             loss, nll, slope = _softmax(logits, targets[begin:end], weights[begin:end], smoothing, z_loss, exact)
+            if soft_cap is not None:
+                slope *= tf.cast(1.0 - tf.square(bent), exact)
             trained.append(loss)
             plain.append(nll)
             to_states.append(tf.matmul(slope, tf.cast(matrix, exact)))

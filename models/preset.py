@@ -66,7 +66,7 @@ def check_positions(backbone: keras.Model, sequence_length: int) -> None:
     Raises:
         UserError: naming both lengths.
     """
-    longest = getattr(backbone, "max_sequence_length", None)
+    longest = getattr(backbone, "max_sequence_length", None) or getattr(backbone, "max_position_embeddings", None)
     if longest and sequence_length > longest:
         raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
 
@@ -81,6 +81,6 @@ def to_float32(model: keras.Model) -> keras.Model:
     backbone = {**model.backbone.get_config(), "dtype": "float32"}
     config["backbone"] = type(model.backbone).from_config(backbone)
     with keras.name_scope(""):
-        copy = type(model)(**config)
+        copy = type(model)(**config, preprocessor=None)
     copy.set_weights(model.get_weights())
     return copy

@@ -57,7 +57,7 @@ class MaskedRows:
             if row < 0:
                 mask[place, 0] = True  # attention over nothing at all is not defined
                 continue
-            content = packing.read(table, *packing.span(int(row)), self.pieces.sep_id)
+            content = packing.read(table, *packing.span(int(row)))
             line = np.concatenate([[self.pieces.cls_id], content, [self.pieces.sep_id]]).astype(np.int32)
             mask[place, : len(line)] = True
             candidates = np.flatnonzero(np.isin(line, self.pieces.ordinary_ids))
@@ -74,7 +74,7 @@ class MaskedRows:
 
     def whole_split(self, table: DocumentTable, tokens: int | None, rows: int) -> list[dict[str, np.ndarray]]:
         """A split in its own order, up to so many tokens, with masks that are always the same."""
-        packing = Packing(table.lengths, self.length - 2, 0, None)
+        packing = Packing(table.lengths, self.length - 2, 0, None, (self.pieces.sep_id,))
         count = packing.sequences if tokens is None else min(packing.sequences, -(-tokens // self.length))
         numbers = np.concatenate([np.arange(count), np.full(-count % rows, -1)])
         return [

@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import causal_lm, masked_lm
-from lmworks.models.bytepair import BytePair
 from lmworks.models.generation import Completer, Sampling
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.classification import Figure
 from lmworks.pipeline.evaluate.evaluation import columns_of
@@ -98,15 +97,15 @@ def measure_language_model(
     table = DocumentTable(sequences, config.split)
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
-    if isinstance(pieces, BytePair):
+    if isinstance(pieces, WordPiece):
+        sums, documents, extra = _masked(config, model, table, pieces)
+    else:
         loaded = causal_lm.load(model.path)
         sums, documents, extra = _causal(config, loaded, sequences, table, pieces)
-    else:
-        sums, documents, extra = _masked(config, model, table, pieces)
     metrics = figures(_units(sums, documents, len(table)), config.bootstrap)
     slices = _slices(config, found, sums, documents, len(table))
     generations: list[Generation] = []
-    if isinstance(pieces, BytePair):
+    if not isinstance(pieces, WordPiece):
         generations, memorised = _generate(config, sequences, loaded, table, pieces)
         if memorised is not None:
             metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
@@ -130,7 +129,7 @@ def measure_language_model(
 
 
 def _causal(
-    config: EvaluateStage, model: keras.Model, sequences: Sequences, table: DocumentTable, pieces: BytePair
+    config: EvaluateStage, model: keras.Model, sequences: Sequences, table: DocumentTable, pieces: CausalPieces
 ) -> tuple[Sums, np.ndarray, dict[str, pa.Array]]:
     """Sums per window, the windows' documents, and the first window's log-probabilities of each document."""
     length = int(sequences.properties["sequence_length"])
@@ -148,7 +147,7 @@ def _causal(
     first: list[np.ndarray] = [np.zeros(0, np.float32)] * len(table)
     rows = np.zeros((len(windows), 4))
     documents = np.zeros(len(windows), np.int64)
-    for place, one in enumerate(predictions(compute, table, windows, pieces.end_id, pieces.vocabulary_size)):
+    for place, one in enumerate(predictions(compute, table, windows, pieces)):
         document, fresh = one.window.document, one.window.end - one.window.fresh
         documents[place] = document
         # A document's bytes are shared out by targets: over whole documents the sum is exact.
@@ -170,7 +169,7 @@ def _masked(
     masking = MaskedRows(pieces, length, 0.15, False)
     rows = 32
     batches = masking.whole_split(table, None, rows)
-    packing = Packing(table.lengths, length - 2, 0, None)
+    packing = Packing(table.lengths, length - 2, 0, None, (pieces.sep_id,))
     nll, hits, documents = [], [], []
     for number, (inputs, found, correct) in enumerate(masking.predictions(masking.compiled(loaded, rows), batches)):
         real = inputs["weights"] > 0
@@ -209,7 +208,7 @@ def _slices(config: EvaluateStage, found: pa.Table, sums: Sums, documents: np.nd
 
 
 def _generate(
-    config: EvaluateStage, sequences: Sequences, model: keras.Model, table: DocumentTable, pieces: BytePair
+    config: EvaluateStage, sequences: Sequences, model: keras.Model, table: DocumentTable, pieces: CausalPieces
 ) -> tuple[list[Generation], float | None]:
     """A few continuations, and the share of their 50-token stretches that stand in the training text."""
     length = int(sequences.properties["sequence_length"])
@@ -221,7 +220,7 @@ def _generate(
     for name, sampling in (("greedy", Sampling()), ("temperature 0.8, top-p 0.95", Sampling(0.8, 0, 0.95, _SEED))):
         completer = Completer(model, pieces, length, tokens, sampling)
         for prompt, new in zip(prompts, completer.token_ids(prompts), strict=True):
-            told.append(Generation(name, prompt, pieces.decode(new)))
+            told.append(Generation(name, prompt, pieces.continuation(new)))
             grams.append(new)
     long_enough = tokens >= GRAM
     return told, memorised_share(grams, DocumentTable(sequences, "train")) if long_enough else None

@@ -12,10 +12,9 @@ import tensorflow as tf
 from lmworks.configs.schema import TrainStage
 from lmworks.models import causal_lm, masked_lm
 from lmworks.models.backend import accelerator, choose_precision, dtype_of, peak_flops
-from lmworks.models.bytepair import BytePair
 from lmworks.models.generation import Completer, Sampling
 from lmworks.models.losses import cross_entropy
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.masking import MaskedRows
 from lmworks.pipeline.packing import DocumentTable, Packing
@@ -35,10 +34,10 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     preset, dtype = local_preset(config.model.preset), dtype_of(precision)
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
     work: Causal | MaskedWork
-    if isinstance(pieces, BytePair):
-        work = Causal(config, causal_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
-    else:
+    if isinstance(pieces, WordPiece):
         work = MaskedWork(config, masked_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
+    else:
+        work = Causal(config, causal_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
     trained = loop.run(config, work, precision, logs)
     if isinstance(work, Causal):
         causal_lm.save(work.model, work.pieces, length, model.path)
@@ -50,16 +49,16 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
 class _Packed:
     """What both kinds share: an epoch's sequences in order, cut into steps and micro-batches."""
 
-    def __init__(self, config: TrainStage, sequences: Sequences, room: int) -> None:
+    def __init__(self, config: TrainStage, sequences: Sequences, room: int, border: tuple[int, ...]) -> None:
         self.config, self.length = config, int(sequences.properties["sequence_length"])
         self.training, self.validation = (DocumentTable(sequences, split) for split in ("train", "validation"))
-        self._room = room
+        self._room, self._border = room, border
         self._peak = peak_flops(accelerator(), choose_precision(config.precision))
         self._packing = self._pack(0)
         self.steps_per_epoch = math.ceil(self._packing.sequences / (config.batch_size * config.accumulate))
 
     def _pack(self, epoch: int) -> Packing:
-        return Packing(self.training.lengths, self._room, self.config.seed, epoch)
+        return Packing(self.training.lengths, self._room, self.config.seed, epoch, self._border)
 
     def rows(self, step: int) -> list[np.ndarray]:
         """Sequences of a step are chosen first, and then cut into micro-batches; -1 fills the last one of an epoch."""
@@ -83,9 +82,9 @@ class _Packed:
 class Causal(_Packed):
     """Every token is a target, given those before it."""
 
-    def __init__(self, config: TrainStage, model: keras.Model, pieces: BytePair, sequences: Sequences) -> None:
+    def __init__(self, config: TrainStage, model: keras.Model, pieces: CausalPieces, sequences: Sequences) -> None:
         length = int(sequences.properties["sequence_length"])
-        super().__init__(config, sequences, length)
+        super().__init__(config, sequences, length, pieces.border_ids)
         self.model, self.pieces = model, pieces
         targets = int(self.training.lengths.sum(dtype=np.int64)) + len(self.training)
         self._bytes_per_token = int(self.training.bytes.sum()) / targets
@@ -105,14 +104,13 @@ class Causal(_Packed):
         return [self._batch(rows) for rows in self.rows(step)]
 
     def _batch(self, rows: np.ndarray) -> loop.MicroBatch:
-        end = self.pieces.end_id
-        token_ids = np.full((len(rows), self.length), end, np.int32)
+        token_ids = np.full((len(rows), self.length), self.pieces.end_id, np.int32)
         targets, weights = token_ids.copy(), np.zeros(token_ids.shape, np.float32)
         for place, row in enumerate(rows):
             if row < 0:
                 continue
             first, last = self._packing.span(int(row))
-            stream = self._packing.read(self.training, first - 1, last, end)
+            stream = self._packing.read(self.training, first - 1, last)
             token_ids[place, : len(stream) - 1], targets[place, : len(stream) - 1] = stream[:-1], stream[1:]
             weights[place, : len(stream) - 1] = self._packing.read_targets(self.training, first, last)
         inputs = {"token_ids": token_ids, "targets": targets, "weights": weights}
@@ -129,6 +127,7 @@ class Causal(_Packed):
             tf.reshape(inputs["weights"], [-1]),
             self.config.label_smoothing,
             self.config.z_loss,
+            soft_cap=causal_lm.soft_cap(self.model),
         )
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
@@ -139,9 +138,7 @@ class Causal(_Packed):
     def validate(self, step: int) -> dict[str, float]:
         """Loss and what follows from it on (a part of) the validation split, and a sample of text."""
         nll = hits = targets = 0.0
-        for one in predictions(
-            self._compute, self.validation, self._windows, self.pieces.end_id, self.pieces.vocabulary_size
-        ):
+        for one in predictions(self._compute, self.validation, self._windows, self.pieces):
             nll -= float(one.log_probabilities[one.targets].sum(dtype=np.float64))
             hits += float(one.hits[one.targets].sum())
             targets += float(one.targets.sum())
@@ -175,7 +172,7 @@ class MaskedWork(_Packed):
     """A share of the tokens is hidden, and they are the targets."""
 
     def __init__(self, config: TrainStage, model: keras.Model, pieces: WordPiece, sequences: Sequences) -> None:
-        super().__init__(config, sequences, int(sequences.properties["sequence_length"]) - 2)
+        super().__init__(config, sequences, int(sequences.properties["sequence_length"]) - 2, (pieces.sep_id,))
         self.model, self.pieces = model, pieces
         self._masking = MaskedRows(pieces, self.length, config.mask_ratio, config.whole_word)
         self._compute = self._masking.compiled(model, config.batch_size)

@@ -3,7 +3,7 @@ import pytest
 
 from lmworks.pipeline.packing import Packing
 
-BORDER = -1
+BORDER = (-1,)
 
 
 class Table:
@@ -22,26 +22,26 @@ class Table:
 @pytest.mark.parametrize("length", [4, 8, 64])
 def test_every_token_and_border_stands_in_one_sequence(lengths, epoch, length):
     table = Table(lengths)
-    packing = Packing(table.lengths, length, 7, epoch)
+    packing = Packing(table.lengths, length, 7, epoch, BORDER)
     assert sorted(packing.sequence_order) == list(range(packing.sequences))
-    parts = [packing.read(table, *packing.span(index), BORDER) for index in range(packing.sequences)]
+    parts = [packing.read(table, *packing.span(index)) for index in range(packing.sequences)]
     assert all(0 < len(part) <= length for part in parts)
     assert all(len(part) == length for part in parts[1:-1])
-    expected = [np.append(table.documents[index], BORDER) for index in packing.order]
+    expected = [np.append(table.documents[index], -1) for index in packing.order]
     assert np.concatenate(parts).tolist() == np.concatenate(expected).tolist()
 
 
 def test_what_stands_before_the_stream_is_a_border():
     table = Table([3, 2])
-    packing = Packing(table.lengths, 4, 0, None)
-    assert packing.read(table, -1, 4, BORDER).tolist() == [BORDER, 1000, 1001, 1002, BORDER]
+    packing = Packing(table.lengths, 4, 0, None, BORDER)
+    assert packing.read(table, -1, 4).tolist() == [-1, 1000, 1001, 1002, -1]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
     lengths = np.full(50, 9)
-    same, again = Packing(lengths, 16, 1, 3), Packing(lengths, 16, 1, 3)
+    same, again = Packing(lengths, 16, 1, 3, BORDER), Packing(lengths, 16, 1, 3, BORDER)
     assert same.order.tolist() == again.order.tolist()
     assert same.sequence_order.tolist() == again.sequence_order.tolist()
-    for other in (Packing(lengths, 16, 1, 4), Packing(lengths, 16, 2, 3)):
+    for other in (Packing(lengths, 16, 1, 4, BORDER), Packing(lengths, 16, 2, 3, BORDER)):
         assert same.order.tolist() != other.order.tolist()
-    assert len({Packing(lengths, 16, 1, epoch).offset for epoch in range(20)}) > 5
+    assert len({Packing(lengths, 16, 1, epoch, BORDER).offset for epoch in range(20)}) > 5
