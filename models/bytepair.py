@@ -312,22 +312,22 @@ def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
     return left, right
 
 
-def train_bytepair(texts: Iterable[str], tokenssize: int) -> BytePair:
+def train_bytepair(texts: Iterable[str], vocabulary_size: int) -> BytePair:
     """Learns merges with the `tokenizers` library; the same texts give the same vocabulary in every process.
 
     Ids: end-of-text is 0, then the 256 bytes, then merges in the order in which they were learnt.
 
     Raises:
-        ValueError: `tokenssize` cannot hold the bytes, or the texts do not hold that many pairs.
+        ValueError: `vocabulary_size` cannot hold the bytes, or the texts do not hold that many pairs.
     """
     import tokenizers
 
-    if tokenssize < 257:
-        raise ValueError(f"tokenssize {tokenssize} cannot hold end-of-text and the 256 bytes; 257 can")
+    if vocabulary_size < 257:
+        raise ValueError(f"vocabulary_size {tokenssize} cannot hold end-of-text and the 256 bytes; 257 can")
     rules = tokenizers.Tokenizer(tokenizers.models.BPE())
     rules.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=tokenssize,
+        vocab_size=vocabulary_size,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=BYTE_CHARACTERS,
         show_progress=False,
@@ -335,9 +335,9 @@ def train_bytepair(texts: Iterable[str], tokenssize: int) -> BytePair:
     rules.train_from_iterator(texts, trainer)
     described = json.loads(rules.to_str())["model"]
     pieces = described["vocab"]
-    if len(pieces) < tokenssize:
+    if len(pieces) < vocabulary_size:
         raise ValueError(
-            f"the training texts hold {len(pieces):,} tokens; tokenssize {tokenssize:,} is too large"
+            f"the training texts hold {len(pieces):,} tokens; vocabulary_size {tokenssize:,} is too large"
         )
     merges = [_pair(pair) for pair in described["merges"]]
     return BytePair(sorted(pieces, key=pieces.__getitem__), merges)

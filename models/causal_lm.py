@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.decoder_settings import read_decoder_settings
+from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
 from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
 from lmworks.models.tokenizer import EXACT
 
@@ -54,6 +55,8 @@ def build(
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
     extra |= read_decoder_settings(preset)
     backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    if is_mistral(backbone, Path(preset)):
+        read_mistral_weights(backbone, Path(preset))
     check_positions(backbone, sequence_length)
     if backbone.vocabulary_size < pieces.vocabulary_size:
         raise UserError(

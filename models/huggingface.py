@@ -204,7 +204,7 @@ def with_pooler(preset: str) -> Iterator[str]:
 
     folder = Path(preset)
     config = folder / "config.json"
-    tensors = _tensors(folder, "") if config.exists() and '"BertForMaskedLM"' in config.read_text() else {}
+    tensors = tensors_of(folder, "") if config.exists() and '"BertForMaskedLM"' in config.read_text() else {}
     lookup = next((name for name in tensors if name.endswith("embeddings.word_embeddings.weight")), None)
     if lookup is None or any("pooler" in name for name in tensors):
         yield preset
@@ -226,7 +226,7 @@ def read_masked_head(model: keras.Model, folder: Path) -> bool:
     Returns:
         Whether the folder has one.
     """
-    tensors = _tensors(folder, _HEAD)
+    tensors = tensors_of(folder, _HEAD)
     if f"{_HEAD}.transform.dense.weight" not in tensors:
         return False
     head = model.masked_lm_head
@@ -245,7 +245,7 @@ def read_classifier_head(model: keras.Model, folder: Path) -> bool:
     Returns:
         Whether it did.
     """
-    tensors = _tensors(folder, "classifier.")
+    tensors = tensors_of(folder, "classifier.")
     weight = tensors.get("classifier.weight")
     if weight is None or weight.shape[0] != model.num_classes:
         return False
@@ -254,7 +254,7 @@ def read_classifier_head(model: keras.Model, folder: Path) -> bool:
     return True
 
 
-def _tensors(folder: Path, prefix: str) -> Tensors:
+def tensors_of(folder: Path, prefix: str) -> Tensors:
     """Tensors of a folder whose names begin so, from one file or several; none where there is no safetensors file."""
     from safetensors import safe_open
 

@@ -164,7 +164,7 @@ class SentencePiece:
         """Writes it in Hugging Face's format: tokenizer.model and the files of special tokens."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SENTENCEPIECE_FILES[0]).write_bytes(self.proto)
-        self.ends.save(folder, {"tokenizer_class": "LlamaTokenizer", "legacy": False}, self._index)
+        self.ends.save(folder, {"tokenizer_class": "LlamaTokenizer", "legacy": True}, self._index)
 
 
 def _own_ends(model: Any) -> Ends:

@@ -34,7 +34,7 @@ def sentencepiece_model(folder, prefix=True):
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.model").write_bytes(file.getvalue())
-    settings = {"tokenizer_class": "LlamaTokenizer" if prefix else "GemmaTokenizer", "legacy": False}
+    settings = {"tokenizer_class": "LlamaTokenizer" if prefix else "GemmaTokenizer", "legacy": True}
     settings |= {"bos_token": names["bos_piece"], "eos_token": names["eos_piece"], "unk_token": "<unk>"}
     settings["add_bos_token"] = True
     if not prefix:

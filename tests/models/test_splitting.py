@@ -50,7 +50,7 @@ def checkpoint(folder, steps, normalizer=None, ignore_merges=False, bos=False):
         for word in ("zqxj", "Ġargument_qz", "ĠzyX", "123"):
             described["model"]["vocab"].setdefault(word, len(described["model"]["vocab"]))
     (folder / "tokenizer.json").write_text(json.dumps(described))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<|end|>"}}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "bos_token": "<|begin|>"}))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 3]}))
     return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
