@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.decoder_settings import read_decoder_settings
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
-from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
+from lmworks.models.preset import check_positions, left_out, open_preset, policy, task_class, to_float32
 from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def build(
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
     extra |= read_decoder_settings(preset)
-    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    with policy(dtype):
+        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
     if is_mistral(backbone, Path(preset)):
         read_mistral_weights(backbone, Path(preset))
     check_positions(backbone, sequence_length)
@@ -132,6 +134,11 @@ def save(model: keras.Model, pieces: CausalPieces, sequence_length: int, folder:
         tokenizer = pieces.keras_hub_tokenizer(plain.preprocessor_cls.tokenizer_cls)
         plain.preprocessor = plain.preprocessor_cls(tokenizer, sequence_length=sequence_length)
     plain.save_to_preset(str(folder))
+    for path in (folder / "config.json", folder / "task.json"):
+        described = json.loads(path.read_text(encoding="utf-8"))
+        backbone = described["config"].get("backbone", described)
+        backbone["config"] |= left_out(plain.backbone)
+        path.write_text(json.dumps(described, indent=4), encoding="utf-8")
     pieces.save(folder / EXACT)
 
 

@@ -1,28 +1,32 @@
-"""SentencePiece as Llama 2, Mistral and Gemma have it: one graph for the data stage and the served model.
+"""SentencePiece as Llama 2, Mistral and Gemma have it: the library for the data stage, the same library in the served graph.
 
-`tensorflow_text` runs the library itself (Kudo and Richardson 2018, arXiv:1808.06226) on the checkpoint's `tokenizer.model`, so
-there is one tokenizer and no second set of rules. Pieces say `▁` for a blank; where the model asks for it, a text gets a blank
+Both run it (Kudo and Richardson 2018, arXiv:1808.06226) on the checkpoint's `tokenizer.model`; `tensorflow_text` holds it for
+the graph. (Its resource dies whenever a seed is set in the same process, so it is no tokenizer outside a graph.) Pieces say `▁` for a blank; where the model asks for it, a text gets a blank
 before it; characters without a piece become their bytes, `<0xE4>`, or the unknown token. Special tokens spelled out in a text
 stay plain text on purpose: those that the checkpoint calls special are control symbols here, which the library never reads.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_text as tf_text
+import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
 from lmworks.models.tokenizer import SENTENCEPIECE_FILES
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _BLANK = "▁"
 _Piece = protocol.ModelProto.SentencePiece
@@ -59,13 +63,13 @@ class SentencePiece:
         for token in {*special, *self.ends.names} & self._index.keys():
             model.pieces[self._index[token]].type = _Piece.CONTROL
         self.proto = model.SerializeToString()
-        self._first = tf_text.SentencepieceTokenizer(self.proto)
+        self._first = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         self._prefixed = bool(model.normalizer_spec.add_dummy_prefix)
         self._collapses = bool(model.normalizer_spec.remove_extra_whitespaces)
         self._reaches = any(_REACHES.search(token) for token in self.vocabulary)
         # What goes on within a text has no blank before it.
         model.normalizer_spec.add_dummy_prefix = False
-        self._later = tf_text.SentencepieceTokenizer(model.SerializeToString())
+        self._later = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
         self.end_id, self.begin_id = self._index[self.ends.end], self._index[self.ends.begin or self.ends.end]
         self.pad_id = self.end_id
         self.end_ids, self.border_ids = (
@@ -101,12 +105,21 @@ class SentencePiece:
         return cls(proto, sentencepiece_ends(described["class_name"], own, ids), special)
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Token ids without special ones: string [batch] to ragged int32 [batch, (tokens)]; works inside a graph."""
-        return self._first.tokenize(tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"))
+        """What `encode` gives: string [batch] to ragged int32 [batch, (tokens)]; works inside a graph."""
+        import tensorflow as tf
+
+        return self.resource.tokenize(tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"))
+
+    @functools.cached_property
+    def resource(self) -> Any:
+        """What a module must hold whose graph tokenises."""
+        import tensorflow_text as tf_text
+
+        return tf_text.SentencepieceTokenizer(self.proto)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """What `tokenize` gives, int32 [tokens] of each text."""
-        return self._rows(self._first, texts)
+        """Token ids of each text, int32 [tokens], without special ones; on all cores, outside any graph."""
+        return _rows(self._first, texts)
 
     def encode_parts(self, documents: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:
         """Token ids of texts that are cut at line ends or before blanks: of each part, int32 [tokens].
@@ -115,24 +128,16 @@ class SentencePiece:
         """
         if self._reaches or self._collapses:
             return [self._of_whole(document) for document in documents]
-        first = iter(self._rows(self._first, [document[0] for document in documents if document]))
-        later = iter(self._rows(self._later, [part for document in documents for part in document[1:]]))
+        first = iter(_rows(self._first, [document[0] for document in documents if document]))
+        later = iter(_rows(self._later, [part for document in documents for part in document[1:]]))
         return [[next(first), *(next(later) for _ in document[1:])] if document else [] for document in documents]
 
     def _of_whole(self, document: Sequence[str]) -> list[np.ndarray]:
         """Parts' tokens, each token with the part in which it begins."""
-        encoded = [part.encode() for part in document]
-        found = self._first.tokenize_with_offsets(tf.constant([b"".join(encoded)]))
-        ids, starts = found[0].flat_values.numpy(), found[1].flat_values.numpy()
-        borders = np.cumsum([len(part) for part in encoded])[:-1]
+        found = self._first.encode("".join(document), out_type="proto").pieces
+        ids, starts = (np.array([getattr(one, name) for one in found], np.int32) for name in ("id", "begin"))
+        borders = np.cumsum([len(part) for part in document])[:-1]  # offsets are in characters
         return np.split(ids, np.searchsorted(starts, borders))
-
-    @staticmethod
-    def _rows(tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:
-        if not texts:
-            return []
-        found = tokenizer.tokenize(tf.constant(list(texts), tf.string))
-        return np.split(found.flat_values.numpy(), found.row_splits.numpy()[1:-1])
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of ids, without the blank that was put before it; bytes that are no UTF-8 become U+FFFD."""
@@ -145,6 +150,8 @@ class SentencePiece:
 
     def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
         """What `continuation` gives: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
+        import tensorflow as tf
+
         pieces = token_ids.with_flat_values(tf.gather(tf.constant(self.token_bytes), token_ids.flat_values))
         return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=1), "UTF-8", "UTF-8", errors="replace")
 
@@ -165,6 +172,10 @@ class SentencePiece:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SENTENCEPIECE_FILES[0]).write_bytes(self.proto)
         self.ends.save(folder, {"tokenizer_class": "LlamaTokenizer", "legacy": True}, self._index)
+
+
+def _rows(processor: Any, texts: Sequence[str]) -> list[np.ndarray]:
+    return [np.array(ids, np.int32) for ids in processor.encode(list(texts), num_threads=os.cpu_count() or 1)]
 
 
 def _own_ends(model: Any) -> Ends:

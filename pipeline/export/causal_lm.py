@@ -52,7 +52,7 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         step: `token`, `cache`, `index` and the sampling → the same, one token on.
     """
     module = tf.Module()
-    module.model = model
+    module.model, module.tokenizer = model, getattr(pieces, "resource", None)
     generator = Generator(model, pieces.end_ids, length)
     text = tf.TensorSpec([None], tf.string, "text")
     sampling = list(Sampling.specs().values())
