@@ -1,9 +1,10 @@
-"""Byte-level BPE as GPT-2 has it, with two faces: `tokenizers` for the data stage and a TensorFlow graph that is served.
+"""Byte-level BPE with two faces: `tokenizers` for the data stage and a TensorFlow graph that is served.
 
 The rules are those of Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners") as Hugging Face `tokenizers`
-applies them: split by GPT-2's pattern, bytes, then merges in the order in which they were learnt (Sennrich et al. 2016,
-arXiv:1508.07909). No text is changed, so ids decode to the very bytes. The end-of-text token spelled out in a text stays plain
-text on purpose: a user must not be able to write one.
+applies them: split into words (GPT-2, Llama 3, Qwen and others each by a rule of their own), bytes, then merges in the order
+in which they were learnt (Sennrich et al. 2016, arXiv:1508.07909). Without a normalizer no text is changed, so ids decode to
+the very bytes. Special tokens (all that a `tokenizer.json` calls added) that are spelled out in a text stay plain text on
+purpose: a user must not be able to write one.
 
 Not equal: characters that Unicode reclassified as letters or numbers after the tables of the one or the other library were made.
 """
@@ -11,26 +12,23 @@ Not equal: characters that Unicode reclassified as letters or numbers after the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmworks.configs.errors import UserError
+from lmworks.models.document_ends import Ends
+from lmworks.models.keras_hub_families import family_of
+from lmworks.models.splitting import GPT2, Splitting
+from lmworks.models.tokenizer import Kind, encode_each
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 END_OF_TEXT = "<|endoftext|>"
 
-# Unicode's White_Space; RE2's own \s is ASCII.
-_SPACE = r"\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"
-# Of several blanks before a word the last one belongs to the word. RE2 has no look-ahead, so this border is drawn first.
-_LAST_SPACE = rf"([{_SPACE}])([{_SPACE}][^{_SPACE}])"
-_WORDS = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^{_SPACE}\p{{L}}\p{{N}}]+|[{_SPACE}]+"
-# A byte that UTF-8 does not have: no text holds it and no pattern matches it.
-_BORDER = b"\xff"
 _NEVER = np.int32(2**31 - 1)
 
 
@@ -41,6 +39,7 @@ def _byte_characters() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
+GPT2_ENDS = Ends(END_OF_TEXT)
 BYTE_CHARACTERS = _byte_characters()
 _TO_BYTE = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
 
@@ -51,24 +50,50 @@ class BytePair:
     Args:
         vocabulary: tokens in the order of their ids, bytes spelled as `BYTE_CHARACTERS`.
         merges: pairs of tokens, the first learnt first.
-        end_of_text: the token that ends a document.
+        special: tokens that no text gives and that stand for no text; those of `ends` are among them.
+        ends: what each tells.
+        splitting: how a text is cut into words.
+        ignore_merges: whether a word that is a token is that token, whatever the merges make of it.
+
+    Attributes:
+        begin_id: stands before a document.
+        end_id: ends it.
+        end_ids: end a generated text.
+        border_ids: stand between two documents.
     """
 
+    kind: Kind = "bpe"
+
     def __init__(
-        self, vocabulary: Sequence[str], merges: Sequence[tuple[str, str]], end_of_text: str = END_OF_TEXT
+        self,
+        vocabulary: Sequence[str],
+        merges: Sequence[tuple[str, str]],
+        ends: Ends = GPT2_ENDS,
+        special: Sequence[str] = (),
+        splitting: Splitting = GPT2,
+        ignore_merges: bool = False,
     ) -> None:
-        self.vocabulary, self.merges, self.end_of_text = list(vocabulary), list(merges), end_of_text
+        self.vocabulary, self.merges, self.ends = list(vocabulary), list(merges), ends
+        self.special = list(dict.fromkeys([*special, *ends.names]))
+        self.splitting, self.ignore_merges = splitting, ignore_merges
         self._index = {token: index for index, token in enumerate(self.vocabulary)}
         missing = [character for character in BYTE_CHARACTERS if character not in self._index]
-        if end_of_text not in self._index or missing:
-            lacks = end_of_text if end_of_text not in self._index else f"{len(missing)} of the 256 bytes"
+        unknown = [token for token in self.special if token not in self._index]
+        if unknown or missing:
+            lacks = unknown[0] if unknown else f"{len(missing)} of the 256 bytes"
             raise UserError(f"the tokenizer's vocabulary lacks {lacks}")
         self.vocabulary_size = len(self.vocabulary)
-        self.end_id = self._index[end_of_text]
+        self.end_id, self.begin_id = self._index[ends.end], self._index[ends.begin or ends.end]
+        self.end_ids, self.border_ids = (
+            tuple(self._index[token] for token in tokens) for tokens in ((ends.end, *ends.stops), ends.border)
+        )
         self.pad_id = self.end_id
         self._fast = self.reference(special_tokens=False)
-        # Raw bytes of every token; the end of a text decodes to nothing.
-        self.token_bytes = [self._bytes(token) for token in self.vocabulary]
+        # Raw bytes of every token; special ones decode to nothing.
+        special_ids = {self._index[token] for token in self.special}
+        self.token_bytes = [
+            b"" if index in special_ids else _bytes(token) for index, token in enumerate(self.vocabulary)
+        ]
         ids = np.array([[self._index[one] for one in (*pair, "".join(pair))] for pair in self.merges], np.int64)
         ids = ids.reshape(-1, 3)
         keys = ids[:, 0] * self.vocabulary_size + ids[:, 1]
@@ -78,18 +103,22 @@ class BytePair:
         self._ranks = order.astype(np.int32) if len(keys) else np.array([_NEVER])
         self._merged = ids[:, 2].astype(np.int32) if len(keys) else np.zeros(1, np.int32)
         self._of_byte = np.array([self._index[character] for character in BYTE_CHARACTERS], np.int32)
+        self._whole = self._against_merges() if ignore_merges else []
 
-    def _bytes(self, token: str) -> bytes:
-        if token == self.end_of_text or any(character not in _TO_BYTE for character in token):
-            return b""
-        return bytes(_TO_BYTE[character] for character in token)
+    def _against_merges(self) -> list[int]:
+        """Tokens of which the merges make something else when they are a word."""
+        import tokenizers
+
+        model = tokenizers.models.BPE(vocab=self._index, merges=self.merges)
+        texts = [index for index, piece in enumerate(self.token_bytes) if piece]
+        return [index for index in texts if [one.id for one in model.tokenize(self.vocabulary[index])] != [index]]
 
     @classmethod
     def from_folder(cls, folder: Path) -> BytePair:
         """Opens a folder in Hugging Face, KerasHub or OpenAI format.
 
         Raises:
-            UserError: there is no such tokenizer, or it splits by other rules than GPT-2's.
+            UserError: there is no such tokenizer, or it splits by rules that are not known.
         """
         path = folder / "tokenizer.json"
         described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -101,42 +130,63 @@ class BytePair:
                 pieces = json.loads((folder / vocabulary).read_text(encoding="utf-8"))
                 lines = (folder / merges).read_text(encoding="utf-8").split("\n")
                 learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]
-                return cls(sorted(pieces, key=pieces.__getitem__), learnt)
+                family = family_of(path, described)
+                tokens, _ = _in_order(pieces)
+                # What is no byte and what no merge makes stands for no text.
+                made = {*BYTE_CHARACTERS, *("".join(pair) for pair in learnt)}
+                special = [token for token in tokens if token not in made]
+                ends = family.ends(pieces)
+                return cls(tokens, learnt, ends, special, family.splitting, family.ignore_merges)
         raise UserError(f"{folder}: has neither tokenizer.json nor vocab.json and merges.txt")
 
     @classmethod
     def _from_tokenizer_json(cls, path: Path, described: dict[str, Any]) -> BytePair:
-        model, splitter = described["model"], described.get("pre_tokenizer") or {}
-        plain = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True)
-        if model.get("type") != "BPE" or not plain or splitter.get("add_prefix_space") or described.get("normalizer"):
-            raise UserError(f"{path}: a causal language model needs GPT-2's byte-level BPE in this version")
-        pieces = dict(model["vocab"])
-        special = [one for one in described.get("added_tokens", []) if one["special"]]
-        pieces |= {one["content"]: one["id"] for one in described.get("added_tokens", [])}
-        end = END_OF_TEXT if END_OF_TEXT in pieces else special[0]["content"] if special else END_OF_TEXT
+        model = described["model"]
+        if model.get("type") != "BPE" or model.get("byte_fallback"):
+            kind = "BPE of SentencePiece" if model.get("byte_fallback") else model.get("type", "unknown")
+            hint = "; put its tokenizer.model beside it" if kind != "WordPiece" else ""
+            raise UserError(f"{path}: is a {kind} tokenizer; a causal language model needs a byte-level BPE{hint}")
+        splitting = Splitting.parse(path, described)
+        blank = [one["content"] for one in described.get("added_tokens", []) if not one["content"].strip()]
+        if blank:
+            raise UserError(f"{path}: has {len(blank)} added tokens of blanks, {blank[0]!r}; that is not known here")
+        added = {one["content"]: one["id"] for one in described.get("added_tokens", [])}
+        pieces = {**model["vocab"], **added}
         merges = [_pair(pair) for pair in model["merges"]]
-        return cls(sorted(pieces, key=pieces.__getitem__), merges, end)
+        special = [one["content"] for one in described.get("added_tokens", []) if one["special"]]
+        default = END_OF_TEXT if END_OF_TEXT in pieces or not special else special[0]
+        ends = Ends.of_folder(path.parent, pieces, default, described.get("post_processor") or {})
+        vocabulary, unused = _in_order(pieces)
+        return cls(vocabulary, merges, ends, [*added, *unused], splitting, bool(model.get("ignore_merges")))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, int32 [tokens], without end-of-text; on all cores, outside any graph."""
+        """Token ids of each text, int32 [tokens], without special ones; on all cores, outside any graph."""
         return [np.array(one.ids, np.int32) for one in self._fast.encode_batch_fast(list(texts))]
+
+    def encode_parts(self, documents: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:
+        """Token ids of texts that are cut where every rule has a border: of each part, int32 [tokens]."""
+        return encode_each(self.encode, documents)
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(self.token_bytes[index] for index in token_ids).decode("utf-8", "replace")
 
+    continuation = decode
+    """What tokens add to a text that stands before them: the same, with this tokenizer."""
+
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """What `encode` gives: string [batch] to ragged int32 [batch, (tokens)]; works inside a graph."""
         import tensorflow as tf
 
-        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-        bordered = tf.strings.regex_replace(texts, _LAST_SPACE, b"\\1" + _BORDER + b"\\2")
-        bordered = tf.strings.regex_replace(bordered, _WORDS, b"\\0" + _BORDER)
-        words = tf.strings.split(bordered, _BORDER)
-        words = tf.ragged.boolean_mask(words, words.with_flat_values(tf.strings.length(words.flat_values) > 0))
-        distinct, position = tf.unique(words.flat_values)
-        pieces = self._merge(distinct)
-        return words.with_flat_values(tf.gather(pieces, position)).merge_dims(-2, -1)
+        words = self.splitting.split(self.splitting.normalize(texts))
+        # Tokens that the merges do not make stand first among the distinct words, so that each is found by its place.
+        whole = tf.constant([self.token_bytes[index] for index in self._whole], tf.string)
+        distinct, position = tf.unique(tf.concat([whole, words.flat_values], 0))
+        pieces = self._merge(distinct[len(self._whole) :])
+        if self._whole:
+            pieces = tf.concat([tf.RaggedTensor.from_tensor(tf.constant(self._whole)[:, None]), pieces], 0)
+        found = tf.gather(pieces, position[len(self._whole) :])
+        return words.with_flat_values(found).merge_dims(-2, -1)
 
     def _merge(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Applies the merges to words: string [n] to ragged int32 [n, (tokens)].
@@ -183,37 +233,56 @@ class BytePair:
         return tf.RaggedTensor.from_value_rowids(tokens, tf.cast(owner, tf.int64), tf.cast(count, tf.int64))
 
     def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
-        """What `decode` gives: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
+        """What `continuation` gives: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
         import tensorflow as tf
 
         pieces = token_ids.with_flat_values(tf.gather(tf.constant(self.token_bytes), token_ids.flat_values))
         return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=1), "UTF-8", "UTF-8", errors="replace")
 
-    def keras_hub_tokenizer(self) -> Any:
-        """KerasHub's own tokenizer at its closest settings; called from Python it splits some texts otherwise."""
-        import keras_hub
+    def keras_hub_tokenizer(self, kind: Any) -> Any:
+        """KerasHub's own tokenizer at its closest settings; called from Python it splits some texts otherwise.
 
+        Args:
+            kind: its class.
+
+        Raises:
+            ValueError: it insists on special tokens that this vocabulary does not have.
+        """
         pieces = self._index
         merges = [" ".join(pair) for pair in self.merges]
         if not merges:  # KerasHub fails without any; these two bytes stand in no UTF-8 text
             never = BYTE_CHARACTERS[0xFF]
             merges, pieces = [f"{never} {never}"], {**pieces, never * 2: len(pieces)}
-        return keras_hub.models.GPT2Tokenizer(pieces, merges)
+        extra: dict[str, Any] = {}
+        if kind.__name__ == "Llama3Tokenizer":
+            extra = {"bos_token": self.ends.begin or self.ends.end, "eos_token": self.ends.end}
+            extra["misc_special_tokens"] = set()
+        elif kind.__name__ != "GPT2Tokenizer":
+            extra = {"unsplittable_tokens": self.special}
+        return kind(pieces, merges, **extra)
 
     def reference(self, special_tokens: bool = True) -> Any:
         """The same tokenizer as `tokenizers.Tokenizer`.
 
         Args:
-            special_tokens: whether the end-of-text token that is spelled out in a text is taken as such, as usual there.
+            special_tokens: whether special tokens that are spelled out in a text are taken as such, and one is put before
+                it where the model wants that, as usual there.
         """
         import tokenizers
 
-        model = tokenizers.models.BPE(vocab=self._index, merges=self.merges)
+        model = tokenizers.models.BPE(vocab=self._index, merges=self.merges, ignore_merges=self.ignore_merges)
         result = tokenizers.Tokenizer(model)
-        result.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self.splitting.apply_to(result)
         result.decoder = tokenizers.decoders.ByteLevel()
         if special_tokens:
-            result.add_special_tokens([self.end_of_text])
+            result.add_special_tokens(self.special)
+            if self.ends.begin:
+                begin = (self.ends.begin, self.begin_id)
+                result.post_processor = tokenizers.processors.TemplateProcessing(
+                    single=f"{self.ends.begin} $A",
+                    pair=f"{self.ends.begin} $A {self.ends.begin} $B",
+                    special_tokens=[begin],
+                )
         return result
 
     def save(self, folder: Path) -> None:
@@ -223,10 +292,22 @@ class BytePair:
         (folder / "vocab.json").write_text(json.dumps(self._index, ensure_ascii=False), encoding="utf-8")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in self.merges)]
         (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        special = {f"{name}_token": self.end_of_text for name in ("bos", "eos", "unk")}
-        settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, **special}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
-        (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1))
+        # Other classes of `transformers` have rules of their own; this one does what tokenizer.json says.
+        kind = "GPT2Tokenizer" if self.splitting == GPT2 else "PreTrainedTokenizerFast"
+        self.ends.save(folder, {"tokenizer_class": kind, "add_prefix_space": False}, self._index)
+
+
+def _bytes(token: str) -> bytes:
+    if any(character not in _TO_BYTE for character in token):
+        return b""
+    return bytes(_TO_BYTE[character] for character in token)
+
+
+def _in_order(pieces: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Tokens by their ids, and those that fill gaps between ids."""
+    by_id = {index: token for token, index in pieces.items()}
+    unused = {index: f"<|unused_{index}|>" for index in range(max(by_id, default=-1) + 1) if index not in by_id}
+    return [token for _, token in sorted({**by_id, **unused}.items())], list(unused.values())
 
 
 def _pair(merge: str | Sequence[str]) -> tuple[str, str]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
+from lmworks.models.decoder_settings import read_decoder_settings
+from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
+from lmworks.models.preset import check_positions, left_out, open_preset, policy, task_class, to_float32
+from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from lmworks.models.bytepair import BytePair
+    from lmworks.models.tokenizer import CausalPieces
 
-TOKENIZER = "exact_tokenizer"
+KINDS = ("GPT2", "Gemma", "Gemma3", "Llama", "Llama3", "Mistral", "Phi3", "Qwen", "Qwen3", "SmolLM3")
+"""Names before `CausalLM` of KerasHub's models that are tested here: training, perplexity, generation with a cache, export."""
 
 
 def build(
-    settings: Model, preset: str | None, pieces: BytePair, sequence_length: int, dtype: str = "float32"
+    settings: Model, preset: str | None, pieces: CausalPieces, sequence_length: int, dtype: str = "float32"
 ) -> keras.Model:
     """Builds a model that takes token ids (no preprocessor) and gives logits.
 
@@ -48,13 +54,24 @@ def build(
             **extra,
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
-    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    extra |= read_decoder_settings(preset)
+    with policy(dtype):
+        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    if is_mistral(backbone, Path(preset)):
+        read_mistral_weights(backbone, Path(preset))
     check_positions(backbone, sequence_length)
     if backbone.vocabulary_size < pieces.vocabulary_size:
         raise UserError(
             f"model.preset: {preset}: has {backbone.vocabulary_size:,} embeddings for {pieces.vocabulary_size:,} tokens"
         )
-    return task_class(keras_hub.models.CausalLM, type(backbone), preset)(backbone, dtype=dtype)
+    # `transformers` calls every Llama the same; KerasHub's two classes differ in the tokenizer that they carry.
+    old_llama = isinstance(backbone, keras_hub.models.Llama3Backbone) and pieces.kind == "sentencepiece"
+    kind = keras_hub.models.LlamaBackbone if old_llama else type(backbone)
+    task = task_class(keras_hub.models.CausalLM, kind, preset)
+    name = task.__name__.removesuffix("CausalLM")
+    if name not in KINDS or getattr(backbone, "vision_encoder", None) is not None:
+        raise UserError(f"model.preset: {preset}: is a {task.__name__}; causal_lm takes {', '.join(KINDS)}, text only")
+    return task(backbone=backbone, preprocessor=None, dtype=dtype)
 
 
 def states(model: keras.Model, token_ids: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -75,6 +92,11 @@ def output_embeddings(model: keras.Model) -> tf.Tensor:
     if getattr(layer, "tie_weights", True):
         return tf.convert_to_tensor(layer._embeddings._value)
     return tf.transpose(layer.reverse_embeddings._value)
+
+
+def soft_cap(model: keras.Model) -> float | None:
+    """What the model's logits stay within, as in Gemma 2."""
+    return getattr(model.backbone.token_embedding, "logit_soft_cap", None)
 
 
 def log_probabilities(model: keras.Model) -> Any:
@@ -101,12 +123,23 @@ def logits_of(model: keras.Model, token_ids: tf.Tensor) -> tf.Tensor:
     return tf.cast(model({"token_ids": token_ids, "padding_mask": mask}, training=False), tf.float32)
 
 
-def save(model: keras.Model, pieces: BytePair, sequence_length: int, folder: Path) -> None:
-    """Writes a preset that `keras_hub.models.CausalLM.from_preset` opens, and the exact tokenizer."""
+def save(model: keras.Model, pieces: CausalPieces, sequence_length: int, folder: Path) -> None:
+    """Writes a preset that `keras_hub.models.CausalLM.from_preset` opens, and the exact tokenizer.
+
+    KerasHub's tokenizers insist on special tokens of their family. Without these in the vocabulary the preset has no
+    tokenizer of KerasHub's, and opens with `preprocessor=None`.
+    """
     plain = to_float32(model)
-    plain.preprocessor = plain.preprocessor_cls(pieces.keras_hub_tokenizer(), sequence_length=sequence_length)
+    with contextlib.suppress(ValueError):
+        tokenizer = pieces.keras_hub_tokenizer(plain.preprocessor_cls.tokenizer_cls)
+        plain.preprocessor = plain.preprocessor_cls(tokenizer, sequence_length=sequence_length)
     plain.save_to_preset(str(folder))
-    pieces.save(folder / TOKENIZER)
+    for path in (folder / "config.json", folder / "task.json"):
+        described = json.loads(path.read_text(encoding="utf-8"))
+        backbone = described["config"].get("backbone", described)
+        backbone["config"] |= left_out(plain.backbone)
+        path.write_text(json.dumps(described, indent=4), encoding="utf-8")
+    pieces.save(folder / EXACT)
 
 
 def load(folder: Path) -> keras.Model:

@@ -11,7 +11,7 @@ import tensorflow as tf
 if TYPE_CHECKING:
     import keras
 
-    from lmworks.models.bytepair import BytePair
+    from lmworks.models.tokenizer import CausalPieces
 
 
 class Sampling(NamedTuple):
@@ -69,19 +69,25 @@ def _restrict(logits: tf.Tensor, sampling: Sampling) -> tf.Tensor:
 
 
 class Generator:
-    """Continues token ids with a KerasHub GPT-2.
+    """Continues token ids with a KerasHub `CausalLM`.
 
     Args:
-        model: a `CausalLM` in float32.
-        end_id: the token that ends a text.
+        model: in float32.
+        end_ids: the tokens that end a text.
         positions: most tokens that the model sees.
+
+    Attributes:
+        cache_shape: of one text, float32 [layers, 2 (keys and values), positions, heads, width of a head].
     """
 
-    def __init__(self, model: keras.Model, end_id: int, positions: int) -> None:
-        self._model, self._end, self.positions = model, end_id, positions
+    def __init__(self, model: keras.Model, end_ids: Sequence[int], positions: int) -> None:
+        self._model, self._ends, self.positions = model, tuple(end_ids), positions
         backbone = model.backbone
-        size = backbone.hidden_dim // backbone.num_heads
-        self._shape = (backbone.num_layers, 2, backbone.num_heads, size)
+        names = ("num_query_heads", "num_attention_heads", "num_heads")
+        heads = next(getattr(backbone, name) for name in names if hasattr(backbone, name))
+        size = getattr(backbone, "head_dim", None) or backbone.hidden_dim // heads
+        kept = getattr(backbone, "num_key_value_heads", heads)
+        self.cache_shape = (backbone.num_layers, 2, None, kept, size)
 
     def room_for_prompt(self, tokens: tf.Tensor) -> tf.Tensor:
         """Most tokens of a prompt that are read: so many new ones fit behind them, but never less than half the positions."""
@@ -89,20 +95,28 @@ class Generator:
 
     def begin(self, token_ids: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads token ids [batch, length]: logits of the next token, and a cache with room for so many positions."""
-        layers, two, heads, size = self._shape
+        layers, two, _, heads, size = self.cache_shape
         shape = tf.stack([tf.shape(token_ids)[0], layers, two, positions, heads, size])
         cache = tf.zeros(shape, self._model.compute_dtype)
-        cache = tf.ensure_shape(cache, [None, layers, two, None, heads, size])
+        cache = tf.ensure_shape(cache, [None, *self.cache_shape])
         return self.step(token_ids, cache, tf.constant(0))
 
     def step(self, token_ids: tf.Tensor, cache: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads token ids [batch, length] that stand at `index`: logits of the next token [batch, vocabulary], the new cache."""
-        logits, _, cache = self._model.call_with_cache(token_ids, cache, index)
-        layers, two, heads, size = self._shape
-        return tf.cast(logits[:, -1], tf.float32), tf.ensure_shape(cache, [None, layers, two, None, heads, size])
+        if type(self._model).__name__ == "Gemma3CausalLM":  # keeps keys and values in tensors of their own
+            pairs = tuple(tuple(tf.unstack(layer, axis=1)) for layer in tf.unstack(cache, axis=1))
+            logits, _, pairs = self._model.call_with_cache(token_ids, pairs, index)
+            cache = tf.stack([tf.stack(pair, axis=1) for pair in pairs], axis=1)
+        else:
+            logits, _, cache = self._model.call_with_cache(token_ids, cache, index)
+        return tf.cast(logits[:, -1], tf.float32), tf.ensure_shape(cache, [None, *self.cache_shape])
+
+    def ends(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Where a token ends a text: bool, as int32 ids of any shape."""
+        return tf.reduce_any(token_ids[..., None] == tf.constant(self._ends), axis=-1)
 
     def generate(self, prompts: tf.RaggedTensor, tokens: tf.Tensor, sampling: Sampling) -> tf.RaggedTensor:
-        """Continues each prompt until end-of-text, at most by so many tokens; works inside a graph.
+        """Continues each prompt until the text ends, at most by so many tokens; works inside a graph.
 
         Args:
             prompts: ragged int32 [batch, (length)], none empty; of a long one the end is read.
@@ -110,15 +124,15 @@ class Generator:
             sampling: how they are chosen.
 
         Returns:
-            Ragged int32 [batch, (new)], without end-of-text.
+            Ragged int32 [batch, (new)], without what ended it.
         """
         prompts = _last(prompts, self.room_for_prompt(tokens))
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
         ends_at = lengths + tf.minimum(tokens, self.positions - lengths)
         shortest, end = tf.reduce_min(lengths), tf.reduce_max(ends_at)
-        given = prompts.to_tensor(self._end)
+        given = prompts.to_tensor(self._ends[0])
         rows = tf.shape(given)[0]
-        buffer = tf.concat([given, tf.fill([rows, end - tf.shape(given)[1]], self._end)], axis=1)
+        buffer = tf.concat([given, tf.fill([rows, end - tf.shape(given)[1]], self._ends[0])], axis=1)
         logits, cache = self.begin(given[:, :shortest], end)
         places = tf.range(end)[None, :]
 
@@ -129,8 +143,8 @@ class Generator:
         def advance(index: tf.Tensor, buffer: tf.Tensor, logits: tf.Tensor, cache: tf.Tensor, ended: tf.Tensor) -> Any:
             new = choose(logits, sampling, index)
             inside = index < lengths
-            new = tf.where(inside, buffer[:, index], tf.where(ended, self._end, new))
-            ended = ended | (~inside & (new == self._end)) | (index >= ends_at)
+            new = tf.where(inside, buffer[:, index], tf.where(ended, self._ends[0], new))
+            ended = ended | (~inside & self.ends(new)) | (index >= ends_at)
             buffer = tf.where(places == index, new[:, None], buffer)
             logits, cache = self.step(new[:, None], cache, index)
             return index + 1, buffer, logits, cache, ended
@@ -143,12 +157,12 @@ class Generator:
                 tf.TensorShape([]),
                 tf.TensorShape([None, None]),
                 tf.TensorShape([None, None]),
-                tf.TensorShape([None, self._shape[0], 2, None, *self._shape[2:]]),
+                tf.TensorShape([None, *self.cache_shape]),
                 tf.TensorShape([None]),
             ),
         )
         new = (places >= lengths[:, None]) & (places < ends_at[:, None])
-        ends = tf.cumsum(tf.cast(new & (buffer == self._end), tf.int32), axis=1) > 0
+        ends = tf.cumsum(tf.cast(new & self.ends(buffer), tf.int32), axis=1) > 0
         return tf.ragged.boolean_mask(buffer, new & ~ends)
 
 
@@ -160,7 +174,7 @@ def _last(rows: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
 
 
 class Completer:
-    """Continues texts, each read after end-of-text as a document's beginning is; compiled once.
+    """Continues texts, each read as a document's beginning is; compiled once.
 
     Args:
         model: a `CausalLM`.
@@ -170,8 +184,10 @@ class Completer:
         sampling: how they are chosen.
     """
 
-    def __init__(self, model: keras.Model, pieces: BytePair, positions: int, tokens: int, sampling: Sampling) -> None:
-        generator = Generator(model, pieces.end_id, positions)
+    def __init__(
+        self, model: keras.Model, pieces: CausalPieces, positions: int, tokens: int, sampling: Sampling
+    ) -> None:
+        generator = Generator(model, pieces.end_ids, positions)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
         def compute(flat: tf.Tensor, splits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -182,11 +198,11 @@ class Completer:
 
     def token_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
         """New tokens of each prompt, int32."""
-        rows = [np.concatenate([[self._pieces.end_id], one]) for one in self._pieces.encode(prompts)]
+        rows = [np.concatenate([[self._pieces.begin_id], one]) for one in self._pieces.encode(prompts)]
         splits = np.cumsum([0, *map(len, rows)])
         flat, ends = self._compute(tf.constant(np.concatenate(rows), tf.int32), tf.constant(splits, tf.int64))
         return np.split(flat.numpy(), ends.numpy()[1:-1])
 
     def __call__(self, prompts: Sequence[str]) -> list[str]:
         """The continuations."""
-        return [self._pieces.decode(one) for one in self.token_ids(prompts)]
+        return [self._pieces.continuation(one) for one in self.token_ids(prompts)]

@@ -19,6 +19,7 @@ def cross_entropy(
     smoothing: float = 0.0,
     z_loss: float = 0.0,
     bias: tf.Tensor | None = None,
+    soft_cap: float | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Cross-entropy of a softmax over a vocabulary, summed over targets, in nats.
 
@@ -26,17 +27,20 @@ def cross_entropy(
     gradient is computed along with the loss, from the same softmax, so that logits are neither kept nor computed twice.
 
     Args:
-        states: float [n, width].
+        states: float [n, width] or [batch, n, width].
         embeddings: float32 [vocabulary, width].
-        targets: int32 [n].
-        weights: float32 [n], 0 where there is no target; no gradient flows into them.
+        targets: int32 [n] or [batch, n].
+        weights: float32, as `targets`, 0 where there is no target; no gradient flows into them.
         smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
         z_loss: weight of the squared log-normaliser (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
         bias: float32 [vocabulary].
+        soft_cap: what logits stay within: they become soft_cap · tanh(logits / soft_cap) (Gemma 2, arXiv:2408.00118).
 
     Returns:
         What is trained, and the plain cross-entropy, without smoothing and z-loss, to be reported: float32 scalars.
     """
+    states = tf.reshape(states, [-1, states.shape[-1]])
+    targets, weights = tf.reshape(targets, [-1]), tf.reshape(weights, [-1])
     vocabulary, count = embeddings.shape[0], states.shape[0]
     # Parts of one size: XLA compiles for each size that there is.
     rows = max(1, -(-count // max(1, -(-count * vocabulary // _MOST_LOGITS))))
@@ -56,7 +60,12 @@ def cross_entropy(
                 here = slice(begin, begin + rows)
                 some = states[here]
                 logits = tf.cast(tf.matmul(some, matrix, transpose_b=True), tf.float32) + bias
+                if soft_cap is not None:
+                    bent = tf.tanh(logits / soft_cap)
+                    logits = soft_cap * bent
                 trained, plain, slope = _softmax(logits, targets[here], weights[here], smoothing, z_loss, exact)
+                if soft_cap is not None:
+                    slope *= tf.cast(1.0 - tf.square(bent), exact)
                 to_states.append(tf.matmul(slope, tf.cast(matrix, exact)))
                 to_matrix = tf.cast(tf.matmul(slope, tf.cast(some, exact), transpose_a=True), tf.float32)
                 found = [trained, plain, to_matrix, tf.reduce_sum(tf.cast(slope, tf.float32), axis=0)]

@@ -20,6 +20,7 @@ def cross_entropy(
     smoothing: float = 0.0,
     z_loss: float = 0.0,
     bias: jax.Array | None = None,
+    soft_cap: float | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of a softmax over a vocabulary, summed over targets, in nats; see `losses.cross_entropy`.
 
@@ -31,22 +32,25 @@ def cross_entropy(
         smoothing: label smoothing.
         z_loss: weight of the squared log-normaliser.
         bias: float32 [vocabulary].
+        soft_cap: what logits stay within.
 
     Returns:
         What is trained, and the plain cross-entropy: float32 scalars.
     """
     plain_bias = jnp.zeros(embeddings.shape[0]) if bias is None else bias
-    return _sums(smoothing, z_loss, states, embeddings, plain_bias, targets, weights)
+    return _sums((smoothing, z_loss, soft_cap), states, embeddings, plain_bias, targets, weights)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sums(smoothing: float, z_loss: float, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _with_gradient(smoothing, z_loss, *arrays)[0]
+_Options = tuple[float, float, float | None]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sums(options: _Options, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _with_gradient(options, *arrays)[0]
 
 
 def _with_gradient(
-    smoothing: float,
-    z_loss: float,
+    options: _Options,
     states: jax.Array,
     embeddings: jax.Array,
     bias: jax.Array,
@@ -54,6 +58,7 @@ def _with_gradient(
     weights: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
     """The sums and their gradient, from one softmax, in chunks of positions: batches stay whole for the devices' sake."""
+    smoothing, z_loss, soft_cap = options
     batch, count, _ = states.shape
     vocabulary = embeddings.shape[0]
     parts = next(n for n in range(1, count + 1) if (count % n == 0 and batch * (count // n) * vocabulary <= _MOST_LOGITS)
@@ -65,6 +70,8 @@ def _with_gradient(
     def part(sums: Any, chunk: Any) -> Any:
         some, wanted, weight = chunk
         logits = jnp.einsum("btw,vw->btv", some, matrix, preferred_element_type=jnp.float32) + bias
+        bend = jnp.tanh(logits / soft_cap) if soft_cap else None
+        logits = logits if bend is None else soft_cap * bend
         normalizer = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, wanted[..., None], axis=-1)[..., 0]
         nll = normalizer - chosen
@@ -74,6 +81,7 @@ def _with_gradient(
         hit = jnp.arange(vocabulary) == wanted[..., None]
         aim = jnp.where(hit, 1.0 - smoothing, 0.0) + smoothing / vocabulary
         slope = jnp.exp(logits - normalizer[..., None]) * scale[..., None] - aim * weight[..., None]
+        slope = slope if bend is None else slope * (1.0 - jnp.square(bend))
         to_bias = jnp.sum(slope, axis=(0, 1))
         slope = slope.astype(exact)
         to_states = jnp.einsum("btv,vw->btw", slope, matrix.astype(exact), preferred_element_type=jnp.float32)
@@ -95,12 +103,12 @@ def _with_gradient(
     return (trained, plain), (to_states, to_matrix, to_bias)
 
 
-def _forward(smoothing: float, z_loss: float, *arrays: jax.Array) -> Any:
-    sums, gradients = _with_gradient(smoothing, z_loss, *arrays)
+def _forward(options: _Options, *arrays: jax.Array) -> Any:
+    sums, gradients = _with_gradient(options, *arrays)
     return sums, (gradients, jnp.zeros((0,), arrays[0].dtype))
 
 
-def _backward(smoothing: float, z_loss: float, kept: Any, upstream: tuple[jax.Array, jax.Array]) -> Any:
+def _backward(_: _Options, kept: Any, upstream: tuple[jax.Array, jax.Array]) -> Any:
     (to_states, to_matrix, to_bias), like = kept
     slope = upstream[0]
     return (to_states * slope).astype(like.dtype), to_matrix * slope, to_bias * slope, None, None

@@ -9,9 +9,9 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.causal_lm import TOKENIZER
 from lmworks.models.huggingface import read_masked_head, with_pooler
 from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
+from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
     import keras
@@ -162,7 +162,7 @@ def save(model: keras.Model, pieces: WordPiece, sequence_length: int, folder: Pa
     plain = to_float32(model)
     plain.preprocessor = plain.preprocessor_cls(pieces.keras_hub_tokenizer(), sequence_length=sequence_length)
     plain.save_to_preset(str(folder))
-    pieces.save(folder / TOKENIZER)
+    pieces.save(folder / EXACT)
 
 
 def load(folder: Path) -> keras.Model:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
@@ -99,9 +100,28 @@ def check_positions(backbone: keras.Model, sequence_length: int) -> None:
     Raises:
         UserError: naming both lengths.
     """
-    longest = getattr(backbone, "max_sequence_length", None)
+    longest = getattr(backbone, "max_sequence_length", None) or getattr(backbone, "max_position_embeddings", None)
     if longest and sequence_length > longest:
         raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
+
+
+def left_out(backbone: keras.Model) -> dict[str, Any]:
+    """What belongs to a backbone's config and KerasHub's `get_config` forgets: whether a Llama's embeddings are tied."""
+    name = "tie_word_embeddings"
+    return {name: getattr(backbone, name)} if hasattr(backbone, name) else {}
+
+
+@contextlib.contextmanager
+def policy(dtype: str) -> Iterator[None]:
+    """Within it, layers that are given no dtype have this one; not every backbone of KerasHub's hands its own on."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def to_float32(model: keras.Model) -> keras.Model:
@@ -111,9 +131,9 @@ def to_float32(model: keras.Model) -> keras.Model:
     config = model.get_config()
     config.pop("preprocessor", None)
     config["dtype"] = "float32"
-    backbone = {**model.backbone.get_config(), "dtype": "float32"}
+    backbone = {**model.backbone.get_config(), **left_out(model.backbone), "dtype": "float32"}
     config["backbone"] = type(model.backbone).from_config(backbone)
     with keras.name_scope(""):
-        copy = type(model)(**config)
+        copy = type(model)(**config, preprocessor=None)
     copy.set_weights(model.get_weights())
     return copy

@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lmworks.models.document_ends import Ends
 from lmworks.models.preset import open_preset
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
-    from lmworks.models.bytepair import BytePair
     from lmworks.models.wordpiece import WordPiece
+
+EXACT = "exact_tokenizer"
+"""The exact tokenizer's folder, within a model's."""
+SENTENCEPIECE_FILES = ("tokenizer.model", "assets/tokenizer/vocabulary.spm")
+"""Where Hugging Face's and KerasHub's formats keep SentencePiece's model."""
+
+
+Kind = Literal["wordpiece", "bpe", "sentencepiece"]
+
+
+class CausalPieces(Protocol):
+    """The tokenizer of a causal language model: `BytePair` or `SentencePiece`, which say what each attribute is."""
+
+    kind: Kind
+    vocabulary: list[str]
+    vocabulary_size: int
+    begin_id: int
+    end_id: int
+    pad_id: int
+    end_ids: tuple[int, ...]
+    border_ids: tuple[int, ...]
+    token_bytes: list[bytes]
+    ends: Ends
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, int32 [tokens], without special ones."""
+
+    def encode_parts(self, documents: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:
+        """Token ids of texts that are cut in parts: of each part, int32 [tokens]."""
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of ids."""
+
+    def continuation(self, token_ids: Iterable[int]) -> str:
+        """What ids add to a text that stands before them."""
+
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """What `encode` gives, in a graph."""
+
+    def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
+        """What `continuation` gives, in a graph."""
+
+    def keras_hub_tokenizer(self, kind: Any) -> Any:
+        """KerasHub's own tokenizer of this class, at its closest settings."""
+
+    def save(self, folder: Path) -> None:
+        """Writes it in Hugging Face's format."""
 
 
 def open_tokenizer(source: str | Path) -> Tokenizer:
@@ -21,21 +69,46 @@ def open_tokenizer(source: str | Path) -> Tokenizer:
     Raises:
         UserError: there is none, or it is of a kind that cannot be served exactly.
     """
-    pieces = open_pieces(source, "wordpiece")
-    return Tokenizer(cast("WordPiece", pieces))
+    return Tokenizer(open_wordpiece(source))
 
 
-def open_pieces(source: str | Path, kind: Literal["wordpiece", "bpe"]) -> WordPiece | BytePair:
-    """Opens the vocabulary and rules of a tokenizer; arguments and errors as in `open_tokenizer`."""
-    folder = Path(source)
-    folder = folder if folder.is_dir() else _download(str(source))
-    if kind == "bpe":  # needs no TensorFlow, whose import takes seconds
-        from lmworks.models.bytepair import BytePair
-
-        return BytePair.from_folder(folder)
+def open_wordpiece(source: str | Path) -> WordPiece:
+    """Opens vocabulary and rules of a classifier's or a masked language model's tokenizer; see `open_tokenizer`."""
     from lmworks.models.wordpiece import WordPiece
 
-    return WordPiece.from_folder(folder)
+    return WordPiece.from_folder(_folder(source))
+
+
+def open_causal_pieces(source: str | Path) -> CausalPieces:
+    """Opens vocabulary and rules of a causal language model's tokenizer; see `open_tokenizer`."""
+    folder = _folder(source)
+    if any((folder / name).exists() for name in SENTENCEPIECE_FILES):
+        from lmworks.models.sentencepiece import SentencePiece
+
+        return SentencePiece.from_folder(folder)
+    from lmworks.models.bytepair import BytePair  # needs no TensorFlow, whose import takes seconds
+
+    return BytePair.from_folder(folder)
+
+
+def open_pieces(folder: Path, kind: Kind) -> WordPiece | CausalPieces:
+    """Opens the tokenizer of `Sequences`, whose property `tokenizer` is its kind."""
+    return open_wordpiece(folder) if kind == "wordpiece" else open_causal_pieces(folder)
+
+
+def _folder(source: str | Path) -> Path:
+    folder = Path(source)
+    folder = folder if folder.is_dir() else _download(str(source))
+    # A model that we wrote has the exact tokenizer beside KerasHub's.
+    return folder / EXACT if (folder / EXACT).is_dir() else folder
+
+
+def encode_each(
+    encode: Callable[[Sequence[str]], list[np.ndarray]], documents: Sequence[Sequence[str]]
+) -> list[list[np.ndarray]]:
+    """Token ids of texts that are cut in parts where tokens have a border: of each part, int32 [tokens]."""
+    found = iter(encode([part for document in documents for part in document]))
+    return [[next(found) for _ in document] for document in documents]
 
 
 def _download(preset: str) -> Path:
@@ -44,6 +117,11 @@ def _download(preset: str) -> Path:
 
     import keras_hub
 
+    if preset.startswith("hf://"):  # KerasHub would keep the vocabulary only, not the rules
+        from huggingface_hub import snapshot_download
+
+        names = [*SENTENCEPIECE_FILES, "*token*.json", "vocab.*", "merges.txt", "generation_config.json", "assets/*"]
+        return Path(open_preset(preset, lambda: snapshot_download(preset.removeprefix("hf://"), allow_patterns=names)))
     tokenizer = open_preset(preset, lambda: keras_hub.models.Tokenizer.from_preset(preset))
     folder = Path(tempfile.mkdtemp(prefix="lmworks-tokenizer-"))
     tokenizer.save_to_preset(str(folder))

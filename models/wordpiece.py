@@ -21,6 +21,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from lmworks.configs.errors import UserError
+from lmworks.models.tokenizer import Kind, encode_each
 
 LONGEST_WORD = 100
 """Characters; BERT takes a longer word as unknown."""
@@ -45,6 +46,8 @@ class WordPiece:
         split_chinese: each CJK character is a word.
         clean_text: drop control characters, make every white space a blank.
     """
+
+    kind: Kind = "wordpiece"
 
     def __init__(
         self,
@@ -154,6 +157,10 @@ class WordPiece:
         """What `tokenize` gives, int32 [tokens] of each text."""
         found = self.tokenize(tf.constant(list(texts), tf.string))
         return np.split(found.flat_values.numpy(), found.row_splits.numpy()[1:-1]) if len(texts) else []
+
+    def encode_parts(self, documents: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:
+        """Token ids of texts that are cut before blanks or at line ends: of each part, int32 [tokens]."""
+        return encode_each(self.encode, documents)
 
     def keras_hub_tokenizer(self) -> Any:
         """KerasHub's own tokenizer at its closest settings; it differs on rare characters."""

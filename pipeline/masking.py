@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from lmworks.models.losses import log_probabilities
+from lmworks.models.causal_lm import scores
+from lmworks.models.compiled import compiled
 from lmworks.models.masked_lm import draw_mask, logits_at
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.packing import DocumentTable, Packing
@@ -37,18 +37,18 @@ class MaskedRows:
         self.most = max(1, round(ratio * (length - 2)))
         self._starts = np.array([not token.startswith("##") for token in pieces.vocabulary]) if whole_word else None
 
-    def input_specs(self, rows: int) -> dict[str, tf.TensorSpec]:
-        """Names, shapes and dtypes of `batch`."""
+    def input_specs(self, rows: int) -> dict[str, keras.InputSpec]:
+        """Shapes and dtypes of `batch`."""
         sequence, targets = [rows, self.length], [rows, self.most]
         shapes = {
-            "token_ids": (sequence, tf.int32),
-            "segment_ids": (sequence, tf.int32),
-            "padding_mask": (sequence, tf.bool),
-            "positions": (targets, tf.int32),
-            "targets": (targets, tf.int32),
-            "weights": (targets, tf.float32),
+            "token_ids": (sequence, "int32"),
+            "segment_ids": (sequence, "int32"),
+            "padding_mask": (sequence, "bool"),
+            "positions": (targets, "int32"),
+            "targets": (targets, "int32"),
+            "weights": (targets, "float32"),
         }
-        return {name: tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in shapes.items()}
+        return {name: keras.InputSpec(shape=shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
 
     def batch(self, table: DocumentTable, packing: Packing, rows: np.ndarray, seed: list[int]) -> dict[str, np.ndarray]:
         """Inputs of these sequences of a packing whose length is two less; -1 gives an empty one without targets."""
@@ -60,7 +60,7 @@ class MaskedRows:
             if row < 0:
                 mask[place, 0] = True  # attention over nothing at all is not defined
                 continue
-            content = packing.read(table, *packing.span(int(row)), self.pieces.sep_id)
+            content = packing.read(table, *packing.span(int(row)))
             line = np.concatenate([[self.pieces.cls_id], content, [self.pieces.sep_id]]).astype(np.int32)
             mask[place, : len(line)] = True
             candidates = np.flatnonzero(np.isin(line, self.pieces.ordinary_ids))
@@ -87,13 +87,10 @@ class MaskedRows:
     def compiled(self, model: keras.Model) -> Callable[..., Any]:
         """A function from inputs to the targets' log-probabilities in nats, and where the likeliest token is the target."""
 
-        @tf.function(input_signature=[self.input_specs(self.rows)])
-        def compute(inputs: dict[str, tf.Tensor]) -> tuple[Any, Any]:
-            logits = logits_at(model, inputs, inputs["positions"])
-            chosen = tf.gather(logits, inputs["targets"], batch_dims=2)
-            return log_probabilities(logits, inputs["targets"]), chosen >= tf.reduce_max(logits, axis=-1)
+        def compute(inputs: dict[str, Any]) -> tuple[Any, Any]:
+            return scores(logits_at(model, inputs, inputs["positions"]), inputs["targets"])
 
-        return compute
+        return compiled(model, compute, self.input_specs(self.rows))
 
 
 class MaskedBatch(NamedTuple):
@@ -125,7 +122,7 @@ class WholeSplit:
 
     def __init__(self, masking: MaskedRows, table: DocumentTable, tokens: int | None) -> None:
         self._masking, self._table = masking, table
-        self._packing = Packing(table.lengths, masking.length - 2, 0, None)
+        self._packing = Packing(table.lengths, masking.length - 2, 0, None, (masking.pieces.sep_id,))
         count = self._packing.sequences
         self._count = count if tokens is None else min(count, -(-tokens // masking.length))
 
@@ -149,6 +146,6 @@ class WholeSplit:
 def predictions(compute: Callable[..., Any], split: WholeSplit) -> Iterator[MaskedPrediction]:
     """What a function of `MaskedRows.compiled` says of a split, batch by batch."""
     for number, batch in enumerate(split):
-        found, hits = compute({name: tf.constant(value) for name, value in batch.inputs.items()})
-        yield MaskedPrediction(batch.sequences, batch.documents, found.numpy()[batch.real], hits.numpy()[batch.real])
+        found, hits = compute(batch.inputs)
+        yield MaskedPrediction(batch.sequences, batch.documents, found[batch.real], hits[batch.real])
         report(number + 1, len(split), "batches")

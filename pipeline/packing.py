@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ class DocumentTable:
 
 @dataclass(frozen=True)
 class Packing:
-    """One epoch: documents in an order of its own, each followed by one border token, cut into sequences.
+    """One epoch: documents in an order of its own, each followed by a border, cut into sequences.
 
     The stream's tokens are numbered 0, 1, … `tokens`; sequence r holds those from `length * r - offset` on, `length` of
     them. Where the cuts fall differs from epoch to epoch, by `offset`; the first and the last sequence may be short. All of
@@ -62,12 +61,15 @@ class Packing:
         length: tokens per sequence.
         seed: of the run.
         epoch: 0, 1, …; None keeps the documents' own order and cuts at 0.
+        border: tokens between two documents. The first one ends a document; where there are more, they begin the next one:
+            they stand before the first document too, and not behind the last one.
     """
 
     lengths: np.ndarray
     length: int
     seed: int
     epoch: int | None
+    border: tuple[int, ...]
 
     @functools.cached_property
     def order(self) -> np.ndarray:
@@ -78,12 +80,12 @@ class Packing:
     @functools.cached_property
     def starts(self) -> np.ndarray:
         """Where each document begins in the stream, in stream order, and the stream's end: int64 [documents + 1]."""
-        return np.concatenate([[0], np.cumsum(self.lengths[self.order].astype(np.int64) + 1)])
+        return np.concatenate([[0], np.cumsum(self.lengths[self.order].astype(np.int64) + len(self.border))])
 
     @property
     def tokens(self) -> int:
         """Tokens of the stream, borders counted."""
-        return int(self.starts[-1])
+        return int(self.starts[-1]) - (len(self.border) - 1)
 
     @functools.cached_property
     def offset(self) -> int:
@@ -105,25 +107,25 @@ class Packing:
         begin = sequence * self.length - self.offset
         return max(begin, 0), min(begin + self.length, self.tokens)
 
-    def read(self, table: DocumentTable, begin: int, end: int, border: int) -> np.ndarray:
-        """The stream's tokens from `begin` to before `end`: int32 [end - begin]; what stands before token 0 is a border."""
-        return self._join(table.tokens, begin, end, border, np.int32)
+    def read(self, table: DocumentTable, begin: int, end: int) -> np.ndarray:
+        """The stream's tokens from `begin` to before `end`: int32 [end - begin]; what stands before token 0 is a border's end."""
+        return self._join(table.tokens, begin, end, np.array(self.border, np.int32))
 
     def read_targets(self, table: DocumentTable, begin: int, end: int) -> np.ndarray:
-        """Which of these tokens are learnt: bool [end - begin]; borders are."""
-        return self._join(table.targets, begin, end, True, bool)
+        """Which of these tokens are learnt: bool [end - begin]; a document's end is, its beginning is not."""
+        return self._join(table.targets, begin, end, np.arange(len(self.border)) == 0)
 
     def _join(
-        self, take: Callable[[int, int, int], np.ndarray], begin: int, end: int, border: int, dtype: Any
+        self, take: Callable[[int, int, int], np.ndarray], begin: int, end: int, border: np.ndarray
     ) -> np.ndarray:
-        parts = [np.full(max(0, -begin), border, dtype)]
+        parts = [np.full(max(0, -begin), border[-1])]
         begin = max(begin, 0)
         place = int(np.searchsorted(self.starts, begin, side="right")) - 1
         while begin < end:
             document, start, after = int(self.order[place]), int(self.starts[place]), int(self.starts[place + 1])
-            parts.append(take(document, begin - start, end - start))
-            if end >= after:
-                parts.append(np.array([border], dtype))
+            size = after - start - len(border)
+            parts.append(take(document, min(begin - start, size), end - start))
+            parts.append(border[max(0, begin - start - size) : max(0, end - start - size)])
             begin, place = after, place + 1
         return np.concatenate(parts)
 

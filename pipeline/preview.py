@@ -12,7 +12,6 @@ from lmworks.models.backend import use_backend
 from lmworks.tfx.artifacts import Sequences
 
 if TYPE_CHECKING:
-    from lmworks.models.bytepair import BytePair
     from lmworks.models.wordpiece import WordPiece
 
 _EVEN, _ODD, _SPECIAL, _TARGET, _NO_LOSS = "cyan", "green", "bold yellow", "bold magenta", "dim"
@@ -61,25 +60,26 @@ def _classified(config: Config, sequences: Sequences, rows: int) -> Iterator[Tex
 
 
 def _causal(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
-    from lmworks.models.bytepair import BytePair
+    from lmworks.models.tokenizer import open_causal_pieces
     from lmworks.pipeline.packing import DocumentTable, Packing
 
     table = DocumentTable(sequences, "train")
-    pieces: BytePair = BytePair.from_folder(sequences.path / "tokenizer")
+    pieces = open_causal_pieces(sequences.path / "tokenizer")
     length = int(sequences.properties["sequence_length"])
-    packing = Packing(table.lengths, length, config.train.seed, 0)
+    packing = Packing(table.lengths, length, config.train.seed, 0, pieces.border_ids)
     yield _heading(f"{packing.sequences:,} sequences of {length} in an epoch, {packing.tokens:,} targets")
     for row in packing.sequence_order[:rows]:
         begin, end = packing.span(int(row))
-        stream = packing.read(table, begin - 1, end, pieces.end_id)
+        stream = packing.read(table, begin - 1, end)
         learnt = packing.read_targets(table, begin, end).tolist()
         padding = length - (end - begin)
         told = f", {padding} of padding without loss" if padding else ""
         yield _heading(f"sequence {row}: targets {begin:,} to {end:,} of the epoch{told}")
         line = Text()
         for place, index in enumerate(stream.tolist()):
-            if index == pieces.end_id:
-                line += _token(pieces.end_of_text + "\n", _SPECIAL if place else _NO_LOSS)
+            if index in pieces.border_ids:
+                last = "\n" if index == pieces.border_ids[-1] else ""
+                line += _token(pieces.vocabulary[index] + last, _SPECIAL if place and learnt[place - 1] else _NO_LOSS)
             else:
                 style = (_EVEN, _ODD)[place % 2] if place and learnt[place - 1] else _NO_LOSS
                 line += _token(pieces.token_bytes[index].decode("utf-8", "replace"), style)
@@ -97,7 +97,7 @@ def _masked(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
     pieces: WordPiece = WordPiece.from_folder(sequences.path / "tokenizer")
     length = int(sequences.properties["sequence_length"])
     train = config.train
-    packing = Packing(table.lengths, length - 2, train.seed, 0)
+    packing = Packing(table.lengths, length - 2, train.seed, 0, (pieces.sep_id,))
     chosen = packing.sequence_order[:rows]
     masking = MaskedRows(pieces, length, train.mask_ratio, train.whole_word)
     inputs = masking.batch(table, packing, chosen, [train.seed, 0])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from lmworks.models.tokenizer import CausalPieces
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.tfx.progress import report
 
@@ -58,26 +59,25 @@ class Prediction(NamedTuple):
 
 
 def predictions(
-    compute: Callable[..., Any], table: DocumentTable, windows: list[Window], end_id: int, vocabulary: int
+    compute: Callable[..., Any], table: DocumentTable, windows: list[Window], pieces: CausalPieces
 ) -> Iterator[Prediction]:
-    """Predicts windows, long ones first; the text before a document is end-of-text.
+    """Predicts windows, long ones first.
 
     Args:
         compute: of `causal_lm.log_probabilities`.
         table: the documents.
         windows: of any of them.
-        end_id: end-of-text.
-        vocabulary: number of tokens.
+        pieces: the tokenizer, which says what stands before and behind a document.
     """
     windows = sorted(windows, key=lambda window: window.begin - window.end)
     done = start = 0
     while start < len(windows):
         longest = windows[start].end - windows[start].begin
-        group = windows[start : start + max(1, _LOGITS // (longest * vocabulary))]
-        token_ids = np.full((len(group), longest), end_id, np.int32)
+        group = windows[start : start + max(1, _LOGITS // (longest * pieces.vocabulary_size))]
+        token_ids = np.full((len(group), longest), pieces.end_id, np.int32)
         targets = token_ids.copy()
         for row, window in enumerate(group):
-            stream = _stream(table, window, end_id)
+            stream = _stream(table, window, pieces.begin_id, pieces.end_id)
             token_ids[row, : len(stream) - 1], targets[row, : len(stream) - 1] = stream[:-1], stream[1:]
         found, hits = (one.numpy() for one in compute(tf.constant(token_ids), tf.constant(targets)))
         for row, window in enumerate(group):
@@ -91,10 +91,10 @@ def predictions(
         report(done, None, "tokens")
 
 
-def _stream(table: DocumentTable, window: Window, end_id: int) -> np.ndarray:
+def _stream(table: DocumentTable, window: Window, begin_id: int, end_id: int) -> np.ndarray:
     """The targets of a window and the token before the first one: int32 [targets + 1]."""
     tokens = table.tokens(window.document, max(window.begin - 1, 0), window.end)
-    before = [end_id] if window.begin == 0 else []
+    before = [begin_id] if window.begin == 0 else []
     count = window.end - window.begin + 1
     # What is missing at the end is the document's own.
     after = [end_id] * (count - len(before) - len(tokens))

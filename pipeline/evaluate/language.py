@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import causal_lm, masked_lm
-from lmworks.models.bytepair import BytePair
 from lmworks.models.chat import END, before_answer, question
 from lmworks.models.generation import Completer, Sampling
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.classification import Figure
 from lmworks.pipeline.evaluate.evaluation import columns_of
@@ -47,7 +46,7 @@ def measure_language_model(
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
     extra: dict[str, pa.Array] = {}
-    if isinstance(pieces, BytePair):
+    if not isinstance(pieces, WordPiece):
         loaded = causal_lm.load(model.path)
         sums, extra = _causal(config, loaded, sequences, table, pieces)
     else:
@@ -56,7 +55,7 @@ def measure_language_model(
     metrics, slices = figures(sums, config.bootstrap), _slices(config, found, sums)
     texts = found.column(examples.properties["text"])
     generations: list[Generation] = []
-    if isinstance(pieces, BytePair):
+    if not isinstance(pieces, WordPiece):
         generations, memorised = _generate(config, sequences, loaded, table, pieces, texts)
         if memorised is not None:
             metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
@@ -80,7 +79,7 @@ def measure_language_model(
 
 
 def _causal(
-    config: EvaluateStage, model: keras.Model, sequences: Sequences, table: DocumentTable, pieces: BytePair
+    config: EvaluateStage, model: keras.Model, sequences: Sequences, table: DocumentTable, pieces: CausalPieces
 ) -> tuple[Sums, dict[str, pa.Array]]:
     """Sums per window, and the first window's log-probabilities of each document."""
     length = int(sequences.properties["sequence_length"])
@@ -98,7 +97,7 @@ def _causal(
     first: list[np.ndarray] = [np.zeros(0, np.float32)] * len(table)
 
     def rows() -> Iterator[Row]:
-        for one in predictions(compute, table, windows, pieces.end_id, pieces.vocabulary_size):
+        for one in predictions(compute, table, windows, pieces):
             if one.window.begin == 0:
                 first[one.window.document] = one.log_probabilities
             yield window_row(one, table)
@@ -126,7 +125,7 @@ def _slices(config: EvaluateStage, found: pa.Table, sums: Sums) -> list[Slice]:
 
 
 def _prompts(
-    config: EvaluateStage, table: DocumentTable, pieces: BytePair, texts: pa.ChunkedArray, chat: bool
+    config: EvaluateStage, table: DocumentTable, pieces: CausalPieces, texts: pa.ChunkedArray, chat: bool
 ) -> list[str]:
     """What the model continues: `evaluate.prompts`, else how documents of the split begin.
 
@@ -143,7 +142,7 @@ def _prompts(
     return list(found)
 
 
-def _until_end(tokens: np.ndarray, pieces: BytePair) -> np.ndarray:
+def _until_end(tokens: np.ndarray, pieces: CausalPieces) -> np.ndarray:
     """Generated tokens up to the one that completes the mark behind an answer."""
     for count in range(1, len(tokens)):
         if END in pieces.decode(tokens[:count]):
@@ -156,7 +155,7 @@ def _generate(
     sequences: Sequences,
     model: keras.Model,
     table: DocumentTable,
-    pieces: BytePair,
+    pieces: CausalPieces,
     texts: pa.ChunkedArray,
 ) -> tuple[list[Generation], float | None]:
     """A few continuations, and the share of their 50-token stretches that stand in the training text."""
@@ -169,7 +168,7 @@ def _generate(
         completer = Completer(model, pieces, length, tokens, sampling)
         for prompt, new in zip(prompts, completer.token_ids(prompts), strict=True):
             kept = _until_end(new, pieces) if chat else new
-            text = pieces.decode(kept)
+            text = pieces.continuation(kept)
             told.append(Generation(name, prompt, text.partition(END)[0] if chat else text))
             grams.append(kept)
     long_enough = tokens >= GRAM

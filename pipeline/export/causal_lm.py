@@ -9,11 +9,10 @@ import keras
 import tensorflow as tf
 
 from lmworks.models import causal_lm
-from lmworks.models.bytepair import BytePair
 from lmworks.models.chat import END, QUESTION
 from lmworks.models.generation import Generator, Sampling, choose
 from lmworks.models.losses import log_probabilities
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.tokenizer import CausalPieces, open_causal_pieces
 from lmworks.pipeline.export.card import Described
 from lmworks.tfx.artifacts import Examples, Model, Sequences
 
@@ -22,8 +21,7 @@ _DEFAULT_TOKENS = 64
 
 def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -> Described:
     """Writes the SavedModel of a trained model."""
-    pieces = open_pieces(sequences.path / "tokenizer", "bpe")
-    assert isinstance(pieces, BytePair)
+    pieces = open_causal_pieces(sequences.path / "tokenizer")
     length = int(sequences.properties["sequence_length"])
     chat = bool(sequences.properties["chat"])
     loaded = causal_lm.load(model.path)
@@ -40,7 +38,7 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
     )
 
 
-def write(model: keras.Model, pieces: BytePair, length: int, folder: Path, chat: bool = False) -> None:
+def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, chat: bool = False) -> None:
     """Writes a SavedModel. Of a model that chats, all but `score` and `tokenize` put the text as a user's question.
 
     Signatures:
@@ -54,18 +52,16 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path, chat:
         step: `token`, `cache`, `index` and the sampling → the same, one token on.
     """
     module = tf.Module()
-    module.model = model
-    generator = Generator(model, pieces.end_id, length)
+    module.model, module.tokenizer = model, getattr(pieces, "resource", None)
+    generator = Generator(model, pieces.end_ids, length)
     text = tf.TensorSpec([None], tf.string, "text")
     sampling = list(Sampling.specs().values())
-    layers, heads = model.backbone.num_layers, model.backbone.num_heads
-    size = model.backbone.hidden_dim // heads
-    cache_spec = tf.TensorSpec([1, layers, 2, None, heads, size], tf.float32, "cache")
+    cache_spec = tf.TensorSpec([1, *generator.cache_shape], tf.float32, "cache")
 
     def documents(text: tf.Tensor) -> tf.RaggedTensor:
-        """Each text after end-of-text, as a document's beginning is."""
+        """Each text behind what stands before a document."""
         found = pieces.tokenize(text)
-        return tf.concat([tf.RaggedTensor.from_tensor(tf.fill([found.nrows(), 1], pieces.end_id)), found], axis=1)
+        return tf.concat([tf.RaggedTensor.from_tensor(tf.fill([found.nrows(), 1], pieces.begin_id)), found], axis=1)
 
     def prompts(text: tf.Tensor) -> tf.RaggedTensor:
         return documents(tf.strings.join([QUESTION[0], tf.strings.strip(text), QUESTION[1]]) if chat else text)
@@ -105,7 +101,7 @@ def write(model: keras.Model, pieces: BytePair, length: int, folder: Path, chat:
         token = choose(logits, sampling, index)
         ids = tf.RaggedTensor.from_tensor(token[:, None])
         bytes_of = tf.gather(tf.constant(pieces.token_bytes), ids.flat_values)
-        return {"token": token, "bytes": bytes_of, "ended": token == pieces.end_id, "cache": cache, "index": index}
+        return {"token": token, "bytes": bytes_of, "ended": generator.ends(token), "cache": cache, "index": index}
 
     @tf.function(
         input_signature=[tf.TensorSpec([1], tf.string, "text"), tf.TensorSpec([], tf.int32, "tokens"), *sampling]

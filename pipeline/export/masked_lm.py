@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lmworks.models import masked_lm
 from lmworks.models.losses import log_probabilities
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.tokenizer import open_wordpiece
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.export.card import Described
 from lmworks.tfx.artifacts import Examples, Model, Sequences
@@ -20,8 +20,7 @@ _MASK = "[MASK]"
 
 def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -> Described:
     """Writes the SavedModel of a trained model."""
-    pieces = open_pieces(sequences.path / "tokenizer", "wordpiece")
-    assert isinstance(pieces, WordPiece)
+    pieces = open_wordpiece(sequences.path / "tokenizer")
     length = int(sequences.properties["sequence_length"])
     loaded = masked_lm.load(model.path)
     write(loaded, pieces, length, folder)

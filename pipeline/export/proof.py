@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from lmworks.models.chat import render
-from lmworks.models.tokenizer import open_pieces
-from lmworks.models.wordpiece import WordPiece
+from lmworks.models.tokenizer import open_causal_pieces, open_wordpiece
 from lmworks.pipeline.export.predict import open_saved_model
 from lmworks.pipeline.masking import MaskedRows
 from lmworks.pipeline.packing import DocumentTable
@@ -116,7 +115,7 @@ def _causal(
     expected = predictions.column("first_window").take(pa.array(rows)).to_pylist()
     difference = np.zeros(len(rows))
     length = max(map(len, expected))
-    vocabulary = open_pieces(sequences.path / "tokenizer", "bpe").vocabulary_size
+    vocabulary = open_causal_pieces(sequences.path / "tokenizer").vocabulary_size
     size = max(1, min(8, (1 << 25) // (max(1, length) * vocabulary)))  # texts whose logits are held at once
     for start in range(0, len(rows), size):
         found = served["score"](text=tf.constant(texts[start : start + size]))
@@ -133,8 +132,7 @@ def _masked(
     served: Any, examples: Examples, sequences: Sequences, split: str, predictions: pa.Table, mask_ratio: float
 ) -> tuple[np.ndarray, np.ndarray]:
     table = DocumentTable(sequences, split)
-    pieces = open_pieces(sequences.path / "tokenizer", "wordpiece")
-    assert isinstance(pieces, WordPiece)
+    pieces = open_wordpiece(sequences.path / "tokenizer")
     rows = _chosen(table)
     same = np.zeros(len(table), bool)
     for row, text in zip(rows, _texts(examples, split, table, rows), strict=True):

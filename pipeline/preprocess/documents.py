@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
-from lmworks.models.bytepair import BytePair, train_bytepair
+from lmworks.models.bytepair import train_bytepair
 from lmworks.models.chat import Part, parts_of, render
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
 from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 _PIECE = 1 << 16
 """Characters of a document that are tokenised at once, so that a long one occupies all cores and little memory."""
 _LONGEST_WORD = 1 << 18
-_AT_ONCE = 1 << 22
-"""Characters of all documents that are tokenised at once: while it works, a tokenizer holds many times their size."""
-_BORDER = re.compile(r"(?<=[^\s\x1c-\x1f])[ \n]")
+# Before a blank that follows another character, or a new line that follows a letter or digit: after a sign it may belong to it.
+_BORDER = re.compile(r"(?<=[^\s\x1c-\x1f]) |(?<=[^\W_])\n")
 
 
 class Documents:
@@ -46,8 +45,7 @@ class Documents:
     def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
         self._text = examples.properties["text"]
         self._length = config.sequence_length
-        self._kind: Literal["wordpiece", "bpe"] = "wordpiece" if config.task == "masked_lm" else "bpe"
-        self._pieces = _pieces(config, self._kind, examples, sequences)
+        self._pieces = _pieces(config, examples, sequences)
         self._tokens = self._bytes = 0
         self._chat = config.chat
 
@@ -61,9 +59,7 @@ class Documents:
             cut = [[part.text for part in conversation] for conversation in parts]
         else:
             cut = [list(pieces_of(text)) for text in documents]
-        found: list[np.ndarray] = []
-        for group in groups_of(piece for pieces in cut for piece in pieces):
-            found += self._pieces.encode(group)
+        found = [ids for one in self._pieces.encode_parts(cut) for ids in one]
         if self._chat:
             flags = [part.learnt for conversation in parts for part in conversation]
             learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
@@ -89,7 +85,7 @@ class Documents:
 
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
-        return {"tokenizer": self._kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+        return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
 
     def _parts(self, messages: str, row: int) -> list[Part]:
         try:
@@ -120,39 +116,25 @@ def pieces_of(text: str) -> Iterator[str]:
         yield text[begin:]
 
 
-def groups_of(pieces: Iterable[str]) -> Iterator[list[str]]:
-    """Pieces in order, in lists of about four million characters."""
-    group: list[str] = []
-    characters = 0
-    for piece in pieces:
-        group.append(piece)
-        characters += len(piece)
-        if characters >= _AT_ONCE:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
-
-
-def _pieces(
-    config: PreprocessStage, kind: Literal["wordpiece", "bpe"], examples: Examples, sequences: Sequences
-) -> WordPiece | BytePair:
+def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -> WordPiece | CausalPieces:
+    causal = config.task == "causal_lm"
     training = config.tokenizer.train
     folder = sequences.path / TOKENIZER
     if training:
         whole = (render(text) for text in texts(examples)) if config.chat else texts(examples)
         corpus = (piece for text in whole for piece in pieces_of(text))
         try:
-            if kind == "wordpiece":
+            if causal:
+                train_bytepair(corpus, training.vocabulary_size).save(folder)
+            else:
                 from lmworks.models.wordpiece import train_wordpiece
 
                 train_wordpiece(corpus, training.vocabulary_size, training.lowercase).save(folder)
-            else:
-                train_bytepair(corpus, training.vocabulary_size).save(folder)
         except ValueError as error:
             raise UserError(f"preprocess.tokenizer.train: {error}") from error
     else:
         preset = local_preset(config.preset)
         assert preset is not None
-        open_pieces(preset, kind).save(folder)
-    return open_pieces(folder, kind)
+        opened = open_causal_pieces(preset) if causal else open_wordpiece(preset)
+        opened.save(folder)
+    return open_causal_pieces(folder) if causal else open_wordpiece(folder)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from lmworks.configs.schema import TrainStage
 from lmworks.models import causal_lm, masked_lm
-from lmworks.models.backend import accelerator, choose_precision, dtype_of, peak_flops
-from lmworks.models.bytepair import BytePair
-from lmworks.models.generation import Completer, Sampling
-from lmworks.models.losses import cross_entropy
-from lmworks.models.tokenizer import open_pieces
+from lmworks.models.backend import accelerator, backend, choose_precision, peak_flops
+from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.language_metrics import Sums, bits_per_byte, masked_rows, perplexity, window_row
 from lmworks.pipeline.masking import MaskedRows
@@ -23,55 +20,76 @@ from lmworks.pipeline.masking import predictions as masked_predictions
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preset import local_preset
 from lmworks.pipeline.train import loop
+from lmworks.pipeline.train.curves import Curves
+from lmworks.pipeline.train.engine import train
 from lmworks.pipeline.windows import Window, predictions, windows_of
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 
-_SAMPLE_TOKENS = 64
+_SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 64, 0.8
 
 
 def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> None:
     """Trains, evaluates now and then, and writes the best checkpoint."""
-    keras.utils.set_random_seed(config.seed)
-    precision = choose_precision(config.precision)
-    length = sequences.properties["sequence_length"]
-    preset, dtype = local_preset(config.model.preset), dtype_of(precision)
+    length = int(sequences.properties["sequence_length"])
+    preset = local_preset(config.model.preset)
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
-    work: Causal | MaskedWork
-    if isinstance(pieces, BytePair):
-        work = Causal(config, causal_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
-    else:
-        work = MaskedWork(config, masked_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
-    trained = loop.run(config, work, precision, logs)
-    if isinstance(work, Causal):
-        causal_lm.save(work.model, work.pieces, length, model.path)
-    else:
-        masked_lm.save(work.model, work.pieces, length, model.path)
+
+    def make(config: TrainStage, dtype: str) -> Causal | MaskedWork:
+        if isinstance(pieces, WordPiece):
+            return MaskedWork(config, masked_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
+        return Causal(config, causal_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
+
+    trained, work = train(config, make, sequences, model, logs)
+    work.save(model)
     model.properties |= {"sequence_length": length, **trained.properties(work.model)}
+
+
+def _cross_entropy(*arguments: Any, **options: Any) -> tuple[Any, Any]:
+    """That of this process's backend; see `models.losses`."""
+    if backend() == "jax":
+        from lmworks.models import losses_jax
+
+        return losses_jax.cross_entropy(*arguments, **options)
+    from lmworks.models import losses
+
+    return losses.cross_entropy(*arguments, **options)
 
 
 class _Packed:
     """What both kinds share: an epoch's sequences in order, cut into steps and micro-batches."""
 
-    def __init__(self, config: TrainStage, sequences: Sequences, room: int) -> None:
+    def __init__(self, config: TrainStage, sequences: Sequences, room: int, border: tuple[int, ...]) -> None:
         self.config, self.length = config, int(sequences.properties["sequence_length"])
         self.training, self.validation = (DocumentTable(sequences, split) for split in ("train", "validation"))
-        self._room = room
+        self._room, self._border = room, border
         self._peak = peak_flops(accelerator(), choose_precision(config.precision))
         self._packing = self._pack(0)
-        self.steps_per_epoch = math.ceil(self._packing.sequences / (config.batch_size * config.accumulate))
+        self.steps_per_epoch = math.ceil(self._packing.sequences / (config.rows * config.accumulate))
 
     def _pack(self, epoch: int) -> Packing:
-        return Packing(self.training.lengths, self._room, self.config.seed, epoch)
+        return Packing(self.training.lengths, self._room, self.config.seed, epoch, self._border)
 
     def rows(self, step: int) -> list[np.ndarray]:
         """Sequences of a step are chosen first, and then cut into micro-batches; -1 fills the last one of an epoch."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._packing.epoch:
             self._packing = self._pack(epoch)
-        order, size = self._packing.sequence_order, self.config.batch_size * self.config.accumulate
+        order, size = self._packing.sequence_order, self.config.rows * self.config.accumulate
         chosen = order[place * size : (place + 1) * size]
         chosen = np.concatenate([chosen, np.full(size - len(chosen), -1)])
         return np.split(chosen, self.config.accumulate)
+
+    def ids(self, step: int) -> list[str]:
+        """See `loop.Work`: the documents that its sequences are cut from."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        packing = self._pack(epoch)
+        size = self.config.rows * self.config.accumulate
+        documents: dict[int, None] = {}
+        for row in packing.sequence_order[place * size : (place + 1) * size]:
+            begin, end = packing.span(int(row))
+            first, last = np.searchsorted(packing.starts, [begin, end - 1], side="right") - 1
+            documents |= dict.fromkeys(packing.order[first : last + 1].tolist())
+        return [self.training.ids[document].as_py() for document in documents]
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """Perplexity, and the arithmetic that is done."""
@@ -85,52 +103,50 @@ class _Packed:
 class Causal(_Packed):
     """Every token is a target, given those before it."""
 
-    def __init__(self, config: TrainStage, model: keras.Model, pieces: BytePair, sequences: Sequences) -> None:
+    def __init__(self, config: TrainStage, model: keras.Model, pieces: CausalPieces, sequences: Sequences) -> None:
         length = int(sequences.properties["sequence_length"])
-        super().__init__(config, sequences, length)
+        super().__init__(config, sequences, length, pieces.border_ids)
         self.model, self.pieces = model, pieces
         targets = int(self.training.lengths.sum(dtype=np.int64)) + len(self.training)
         self._bytes_per_token = int(self.training.bytes.sum()) / targets
         self._windows = self._validation_windows()
         self._compute = causal_lm.log_probabilities(model)
-        tokens = min(_SAMPLE_TOKENS, length - 1)
-        self._sample = Completer(model, pieces, length, tokens, Sampling(0.8, seed=config.seed))
+        self._sample = _sampler(model, pieces, length, config.seed)
 
-    def input_specs(self) -> dict[str, tf.TensorSpec]:
+    def input_specs(self) -> dict[str, keras.InputSpec]:
         """See `loop.Work`."""
-        shape = [self.config.batch_size, self.length]
-        dtypes = {"token_ids": tf.int32, "targets": tf.int32, "weights": tf.float32}
-        return {name: tf.TensorSpec(shape, dtype, name) for name, dtype in dtypes.items()}
+        shape = [self.config.rows, self.length]
+        dtypes = {"token_ids": "int32", "targets": "int32", "weights": "float32"}
+        return {name: keras.InputSpec(shape=shape, dtype=dtype) for name, dtype in dtypes.items()}
 
     def micro_batches(self, step: int) -> list[loop.MicroBatch]:
         """See `loop.Work`."""
         return [self._batch(rows) for rows in self.rows(step)]
 
     def _batch(self, rows: np.ndarray) -> loop.MicroBatch:
-        end = self.pieces.end_id
-        token_ids = np.full((len(rows), self.length), end, np.int32)
+        token_ids = np.full((len(rows), self.length), self.pieces.end_id, np.int32)
         targets, weights = token_ids.copy(), np.zeros(token_ids.shape, np.float32)
         for place, row in enumerate(rows):
             if row < 0:
                 continue
             first, last = self._packing.span(int(row))
-            stream = self._packing.read(self.training, first - 1, last, end)
+            stream = self._packing.read(self.training, first - 1, last)
             token_ids[place, : len(stream) - 1], targets[place, : len(stream) - 1] = stream[:-1], stream[1:]
             weights[place, : len(stream) - 1] = self._packing.read_targets(self.training, first, last)
         inputs = {"token_ids": token_ids, "targets": targets, "weights": weights}
         tokens = sum(last - first for first, last in (self._packing.span(int(row)) for row in rows if row >= 0))
         return loop.MicroBatch(inputs, float(weights.sum()), int((rows >= 0).sum()), tokens)
 
-    def loss(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
-        states = causal_lm.states(self.model, inputs["token_ids"], training=True)
-        return cross_entropy(
-            tf.reshape(states, [-1, states.shape[-1]]),
+        return _cross_entropy(
+            causal_lm.states(self.model, inputs["token_ids"], training=True),
             causal_lm.output_embeddings(self.model),
-            tf.reshape(inputs["targets"], [-1]),
-            tf.reshape(inputs["weights"], [-1]),
+            inputs["targets"],
+            inputs["weights"],
             self.config.label_smoothing,
             self.config.z_loss,
+            soft_cap=causal_lm.soft_cap(self.model),
         )
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
@@ -138,14 +154,16 @@ class Causal(_Packed):
         bits = {"bits_per_byte": bits_per_byte(loss, self._bytes_per_token)} if self.training.all_targets else {}
         return {**super().describe(loss, tokens_per_second), **bits}
 
-    def validate(self, step: int) -> dict[str, float]:
+    def validate(self, step: int, curves: Curves) -> dict[str, float]:
         """Loss and what follows from it on (a part of) the validation split, and a sample of text."""
-        found = predictions(
-            self._compute, self.validation, self._windows, self.pieces.end_id, self.pieces.vocabulary_size
-        )
+        found = predictions(self._compute, self.validation, self._windows, self.pieces)
         metrics = Sums.of(window_row(one, self.validation) for one in found).metrics()
-        tf.summary.text("validation/sample", self._sample([""])[0], step)
+        curves.text("validation/sample", self._sample([""])[0], step)
         return metrics
+
+    def save(self, model: Model) -> None:
+        """Writes the model as it is now."""
+        causal_lm.save(self.model, self.pieces, self.length, model.path)
 
     def _validation_windows(self) -> list[Window]:
         """Windows without overlap, of documents in their order, up to `validation_tokens`."""
@@ -164,15 +182,15 @@ class MaskedWork(_Packed):
     """A share of the tokens is hidden, and they are the targets."""
 
     def __init__(self, config: TrainStage, model: keras.Model, pieces: WordPiece, sequences: Sequences) -> None:
-        super().__init__(config, sequences, int(sequences.properties["sequence_length"]) - 2)
+        super().__init__(config, sequences, int(sequences.properties["sequence_length"]) - 2, (pieces.sep_id,))
         self.model, self.pieces = model, pieces
         self._masking = MaskedRows(pieces, self.length, config.mask_ratio, config.whole_word)
         self._compute = self._masking.compiled(model)
         self._fixed = self._masking.whole_split(self.validation, config.validation_tokens)
 
-    def input_specs(self) -> dict[str, tf.TensorSpec]:
+    def input_specs(self) -> dict[str, keras.InputSpec]:
         """See `loop.Work`."""
-        return self._masking.input_specs(self.config.batch_size)
+        return self._masking.input_specs(self.config.rows)
 
     def micro_batches(self, step: int) -> list[loop.MicroBatch]:
         """See `loop.Work`; masks are drawn anew in every epoch."""
@@ -185,23 +203,33 @@ class MaskedWork(_Packed):
             batches.append(loop.MicroBatch(inputs, count, int((rows >= 0).sum()), tokens))
         return batches
 
-    def loss(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
         states, embeddings, bias = masked_lm.target_states(self.model, inputs, inputs["positions"], training=True)
-        return cross_entropy(
-            tf.reshape(states, [-1, states.shape[-1]]),
-            embeddings,
-            tf.reshape(inputs["targets"], [-1]),
-            tf.reshape(inputs["weights"], [-1]),
-            self.config.label_smoothing,
-            self.config.z_loss,
-            bias,
-        )
+        targets, weights = inputs["targets"], inputs["weights"]
+        smoothing, z_loss = self.config.label_smoothing, self.config.z_loss
+        return _cross_entropy(states, embeddings, targets, weights, smoothing, z_loss, bias)
 
-    def validate(self, step: int) -> dict[str, float]:
+    def validate(self, step: int, curves: Curves) -> dict[str, float]:
         """Loss and accuracy at masks that are the same in every evaluation."""
         found = masked_predictions(self._compute, self._fixed)
         return Sums.of(row for one in found for row in masked_rows(one)).metrics()
+
+    def save(self, model: Model) -> None:
+        """Writes the model as it is now."""
+        masked_lm.save(self.model, self.pieces, self.length, model.path)
+
+
+def _sampler(model: keras.Model, pieces: CausalPieces, length: int, seed: int) -> Callable[[list[str]], list[str]]:
+    """What continues texts, on this process's backend."""
+    tokens = min(_SAMPLE_TOKENS, length - 1)
+    if backend() == "jax":
+        from lmworks.models.sampling_jax import Sampler
+
+        return Sampler(model, pieces, tokens, _SAMPLE_TEMPERATURE, seed)
+    from lmworks.models.generation import Completer, Sampling
+
+    return Completer(model, pieces, length, tokens, Sampling(_SAMPLE_TEMPERATURE, seed=seed))
 
 
 def flops_per_token(model: keras.Model, length: int) -> float:

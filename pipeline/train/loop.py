@@ -230,7 +230,9 @@ def _go_on(
                 for name, value in metrics.items():
                     curves.scalar(f"validation/{name}", value, step)
                 best.judge(work.model, metrics, step)
-                plain = {name: value for name, value in metrics.items() if "/" not in name}  # without those of each class
+                plain = {
+                    name: value for name, value in metrics.items() if "/" not in name
+                }  # without those of each class
                 print(f"train: step {step}: {_told(plain)}", file=sys.stderr, flush=True)
             if step >= steps or best.give_up:
                 return step

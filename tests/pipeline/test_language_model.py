@@ -169,7 +169,7 @@ def test_masks_are_new_in_every_epoch_and_the_same_in_every_run(masked):
         np.testing.assert_array_equal(
             work.micro_batches(step)[0].inputs["token_ids"], again.micro_batches(step)[0].inputs["token_ids"]
         )
-    table, packing = work.training, Packing(work.training.lengths, 30, 5, None)
+    table, packing = work.training, Packing(work.training.lengths, 30, 5, None, (work.pieces.sep_id,))
     rows = np.arange(4)
     one, other = (work._masking.batch(table, packing, rows, [5, epoch])["positions"] for epoch in (0, 1))
     assert (one != other).any()
@@ -179,7 +179,7 @@ def test_whole_words_are_masked_together(masked):
     pieces = open_pieces(masked.path / "tokenizer", "wordpiece")
     starts = np.array([not token.startswith("##") for token in pieces.vocabulary])
     table = DocumentTable(masked, "train")
-    packing = Packing(table.lengths, 30, 0, None)
+    packing = Packing(table.lengths, 30, 0, None, (pieces.sep_id,))
     inputs = MaskedRows(pieces, 32, 0.3, True).batch(table, packing, np.arange(packing.sequences), [0, 0])
     checked = 0
     for row in range(packing.sequences):
@@ -472,5 +472,5 @@ def test_windows_read_what_they_should(causal):
     for document in range(5):
         whole = np.concatenate([[end], table.tokens(document), [end]])
         for window in windows_of(int(table.lengths[document]), 7, 3, document):
-            found = _stream(table, window, end)
+            found = _stream(table, window, end, end)
             assert found.tolist() == whole[window.begin : window.end + 1].tolist()
