@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
+from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class, to_float32
 
 if TYPE_CHECKING:
     import keras
@@ -35,17 +35,13 @@ def build(
     """
     import keras_hub
 
-    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    extra = dropout_of(settings)
     if preset is None:
         backbone = keras_hub.models.GPT2Backbone(
             vocabulary_size=pieces.vocabulary_size,
-            num_layers=settings.layers,
-            num_heads=settings.heads,
-            hidden_dim=settings.hidden_dim,
-            intermediate_dim=settings.intermediate_dim,
             max_sequence_length=sequence_length,
             dtype=dtype,
-            **extra,
+            **sizes_of(settings),
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
     backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.causal_lm import TOKENIZER
 from lmworks.models.huggingface import read_masked_head, with_pooler
-from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
+from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class, to_float32
 
 if TYPE_CHECKING:
     import keras
@@ -42,17 +42,13 @@ def build(
 
     if pieces.mask_id is None:
         raise UserError("the tokenizer's vocabulary lacks [MASK], which a masked language model needs")
-    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    extra = dropout_of(settings)
     if preset is None:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=pieces.vocabulary_size,
-            num_layers=settings.layers,
-            num_heads=settings.heads,
-            hidden_dim=settings.hidden_dim,
-            intermediate_dim=settings.intermediate_dim,
             max_sequence_length=max(sequence_length, _POSITIONS),
             dtype=dtype,
-            **extra,
+            **sizes_of(settings),
         )
         return _as_in_bert(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
     with with_pooler(preset) as whole:
