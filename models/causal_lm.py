@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
+from lmworks.models.compiled import compiled
 from lmworks.models.decoder_settings import read_decoder_settings
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
-from lmworks.models.preset import check_positions, left_out, open_preset, policy, task_class, to_float32
+from lmworks.models.preset import (
+    check_positions,
+    dropout_of,
+    left_out,
+    open_preset,
+    policy,
+    sizes_of,
+    task_class,
+    to_float32,
+)
 from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
+    import numpy as np
 
     from lmworks.models.tokenizer import CausalPieces
 
@@ -41,17 +52,13 @@ def build(
     """
     import keras_hub
 
-    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    extra = dropout_of(settings)
     if preset is None:
         backbone = keras_hub.models.GPT2Backbone(
             vocabulary_size=pieces.vocabulary_size,
-            num_layers=settings.layers,
-            num_heads=settings.heads,
-            hidden_dim=settings.hidden_dim,
-            intermediate_dim=settings.intermediate_dim,
             max_sequence_length=sequence_length,
             dtype=dtype,
-            **extra,
+            **sizes_of(settings),
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
     extra |= read_decoder_settings(preset)
@@ -74,24 +81,24 @@ def build(
     return task(backbone=backbone, preprocessor=None, dtype=dtype)
 
 
-def states(model: keras.Model, token_ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+def states(model: keras.Model, token_ids: Any, training: bool = False) -> Any:
     """Hidden states [batch, length, width] before the output projection, for int32 token ids [batch, length].
 
     Padding on the right needs no mask: no token before it looks there.
     """
-    import tensorflow as tf
+    from keras import ops
 
-    return model.backbone({"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}, training=training)
+    return model.backbone({"token_ids": token_ids, "padding_mask": ops.ones_like(token_ids)}, training=training)
 
 
-def output_embeddings(model: keras.Model) -> tf.Tensor:
+def output_embeddings(model: keras.Model) -> Any:
     """The output projection, float32 [vocabulary, width]: the token embeddings where they are tied."""
-    import tensorflow as tf
+    from keras import ops
 
     layer = model.backbone.token_embedding
     if getattr(layer, "tie_weights", True):
-        return tf.convert_to_tensor(layer._embeddings._value)
-    return tf.transpose(layer.reverse_embeddings._value)
+        return ops.convert_to_tensor(layer._embeddings.value)
+    return ops.transpose(ops.convert_to_tensor(layer.reverse_embeddings.value))
 
 
 def soft_cap(model: keras.Model) -> float | None:
@@ -99,28 +106,37 @@ def soft_cap(model: keras.Model) -> float | None:
     return getattr(model.backbone.token_embedding, "logit_soft_cap", None)
 
 
-def log_probabilities(model: keras.Model) -> Any:
-    """A compiled function from token ids and targets, int32 [batch, length], to the targets' log-probabilities in nats."""
-    import tensorflow as tf
+def log_probabilities(model: keras.Model) -> Callable[[dict[str, np.ndarray]], Any]:
+    """A compiled function of `token_ids` and `targets`, int32 [batch, length]; it gives what `scores` does."""
+    import keras
 
-    ids = tf.TensorSpec([None, None], tf.int32)
-
-    @tf.function(input_signature=[ids, ids])
-    def compute(token_ids: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Also whether each target is the likeliest token: float32 and bool [batch, length]."""
-        logits = logits_of(model, token_ids)
-        chosen = tf.gather(logits, targets, batch_dims=2)
-        return chosen - tf.reduce_logsumexp(logits, axis=-1), chosen >= tf.reduce_max(logits, axis=-1)
-
-    return compute
+    ids = keras.InputSpec(shape=[None, None], dtype="int32")
+    specs = {"token_ids": ids, "targets": ids}
+    return compiled(model, lambda inputs: scores(logits_of(model, inputs["token_ids"]), inputs["targets"]), specs)
 
 
-def logits_of(model: keras.Model, token_ids: tf.Tensor) -> tf.Tensor:
+def scores(logits: Any, targets: Any) -> tuple[Any, Any]:
+    """The targets' log-probabilities in nats, and whether each is the likeliest token.
+
+    Args:
+        logits: float32 [batch, n, vocabulary].
+        targets: int32 [batch, n].
+
+    Returns:
+        float32 [batch, n], bool [batch, n].
+    """
+    from keras import ops
+
+    chosen = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return chosen - ops.logsumexp(logits, axis=-1), chosen >= ops.max(logits, axis=-1)
+
+
+def logits_of(model: keras.Model, token_ids: Any) -> Any:
     """Float32 [batch, length, vocabulary]."""
-    import tensorflow as tf
+    from keras import ops
 
-    mask = tf.ones_like(token_ids)
-    return tf.cast(model({"token_ids": token_ids, "padding_mask": mask}, training=False), tf.float32)
+    found = model({"token_ids": token_ids, "padding_mask": ops.ones_like(token_ids)}, training=False)
+    return ops.cast(found, "float32")
 
 
 def save(model: keras.Model, pieces: CausalPieces, sequence_length: int, folder: Path) -> None:

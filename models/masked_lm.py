@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
+from lmworks.models.backend import backend
 from lmworks.models.huggingface import read_masked_head, with_pooler
-from lmworks.models.preset import check_positions, open_preset, task_class, to_float32
+from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class, to_float32
 from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
     from lmworks.models.wordpiece import WordPiece
 
@@ -42,17 +42,13 @@ def build(
 
     if pieces.mask_id is None:
         raise UserError("the tokenizer's vocabulary lacks [MASK], which a masked language model needs")
-    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    extra = dropout_of(settings)
     if preset is None:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=pieces.vocabulary_size,
-            num_layers=settings.layers,
-            num_heads=settings.heads,
-            hidden_dim=settings.hidden_dim,
-            intermediate_dim=settings.intermediate_dim,
             max_sequence_length=max(sequence_length, _POSITIONS),
             dtype=dtype,
-            **extra,
+            **sizes_of(settings),
         )
         return _as_in_bert(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
     with with_pooler(preset) as whole:
@@ -74,8 +70,8 @@ def _as_in_bert(model: keras.Model) -> keras.Model:
 
 
 def target_states(
-    model: keras.Model, inputs: dict[str, tf.Tensor], positions: tf.Tensor, training: bool = False
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    model: keras.Model, inputs: dict[str, Any], positions: Any, training: bool = False
+) -> tuple[Any, Any, Any]:
     """What the softmax over the vocabulary is computed from, at these positions.
 
     Args:
@@ -87,23 +83,33 @@ def target_states(
     Returns:
         States [batch, targets, width], embeddings float32 [vocabulary, width], bias float32 [vocabulary].
     """
-    import tensorflow as tf
+    from keras import ops
 
     found = model.backbone({name: inputs[name] for name in model.backbone.input}, training=training)
     sequence = found["sequence_output"] if isinstance(found, dict) else found
     head = model.masked_lm_head
-    chosen = tf.gather(sequence, positions, batch_dims=1)
-    chosen = head._intermediate_layer_norm(head._intermediate_dense(chosen))
-    embeddings = tf.convert_to_tensor(model.backbone.token_embedding._embeddings._value)
-    return chosen, embeddings, tf.convert_to_tensor(head._bias._value)
+    chosen = head._intermediate_layer_norm(head._intermediate_dense(_at(sequence, positions)))
+    embeddings = ops.convert_to_tensor(model.backbone.token_embedding._embeddings.value)
+    return chosen, embeddings, ops.convert_to_tensor(head._bias.value)
 
 
-def logits_at(model: keras.Model, inputs: dict[str, tf.Tensor], positions: tf.Tensor) -> tf.Tensor:
+def _at(sequence: Any, positions: Any) -> Any:
+    """Rows [batch, targets, width] of a sequence [batch, length, width]."""
+    from keras import ops
+
+    if backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(sequence, positions, batch_dims=1)  # whose gradient scatters rows, not single numbers
+    return ops.take_along_axis(sequence, positions[..., None], axis=1)
+
+
+def logits_at(model: keras.Model, inputs: dict[str, Any], positions: Any) -> Any:
     """Float32 [batch, targets, vocabulary] at these positions; arguments as in `target_states`."""
-    import tensorflow as tf
+    from keras import ops
 
     states, embeddings, bias = target_states(model, inputs, positions)
-    return tf.einsum("btw,vw->btv", tf.cast(states, tf.float32), embeddings) + bias
+    return ops.einsum("btw,vw->btv", ops.cast(states, "float32"), embeddings) + bias
 
 
 class Masked(NamedTuple):

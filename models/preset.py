@@ -1,4 +1,4 @@
-"""Opening what `model.preset` names, or saying in one line why it cannot be opened."""
+"""Opening what `model.preset` names, or saying in one line why it cannot be opened; the sizes of a model without one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Model
 
 if TYPE_CHECKING:
     import keras
@@ -92,6 +93,22 @@ def task_class(base: type, backbone: type, preset: str) -> Any:
         if isinstance(kind, type) and issubclass(kind, base) and getattr(kind, "backbone_cls", None) is backbone:
             return kind
     raise UserError(f"model.preset: {preset}: KerasHub has no {base.__name__} on a {backbone.__name__}")
+
+
+def dropout_of(settings: Model) -> dict[str, float]:
+    """A config's dropout as an argument of KerasHub's classes; none where the config leaves it to them."""
+    return {} if settings.dropout is None else {"dropout": settings.dropout}
+
+
+def sizes_of(settings: Model) -> dict[str, Any]:
+    """Sizes and dropout of a model from scratch, as arguments of KerasHub's backbones."""
+    return {
+        "num_layers": settings.layers,
+        "num_heads": settings.heads,
+        "hidden_dim": settings.hidden_dim,
+        "intermediate_dim": settings.intermediate_dim,
+        **dropout_of(settings),
+    }
 
 
 def check_positions(backbone: keras.Model, sequence_length: int) -> None:

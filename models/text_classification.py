@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
 from lmworks.models.huggingface import read_classifier_head
-from lmworks.models.preset import open_preset, task_class, to_float32
+from lmworks.models.preset import dropout_of, open_preset, sizes_of, task_class, to_float32
 from lmworks.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -36,16 +36,12 @@ def build(
     """
     import keras_hub
 
-    extra: dict[str, Any] = {} if settings.dropout is None else {"dropout": settings.dropout}
+    extra = dropout_of(settings)
     if preset is None:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=tokenizer.vocabulary_size,
-            num_layers=settings.layers,
-            num_heads=settings.heads,
-            hidden_dim=settings.hidden_dim,
-            intermediate_dim=settings.intermediate_dim,
             dtype=dtype,
-            **extra,
+            **sizes_of(settings),
         )
         return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, dtype=dtype, **extra)
     backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))

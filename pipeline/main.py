@@ -8,13 +8,16 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
 from lmworks.configs.schema import Config
+
+if TYPE_CHECKING:
+    from lmworks.tfx.local import Result
 
 DONE, FAILED, USAGE, NOT_BLESSED = range(4)
 """Exit codes."""
@@ -104,10 +107,37 @@ def _define_root(values: flags.FlagValues) -> None:
     flags.DEFINE_string("root", "runs", "Folder of store, state and runs.", flag_values=values)
 
 
-def _define_run(values: flags.FlagValues) -> None:
+def _define_config(values: flags.FlagValues) -> None:
     _define_root(values)
     flags.DEFINE_string("config", None, "The recipe, a YAML file.", flag_values=values)
     flags.DEFINE_multi_string("set", [], "KEY=VALUE, overrides a key; may be repeated.", flag_values=values)
+
+
+def _config(values: flags.FlagValues) -> Config:
+    if not values.config:
+        raise ConfigError("--config=FILE.yaml is missing; recipes: configs/*.yaml")
+    return load(values.config, values.set)
+
+
+def _execute(
+    values: flags.FlagValues, config: Config, name: str, until: str | None, in_process: bool = False
+) -> list[Result]:
+    """Runs a config's stages, up to one of them, under a name."""
+    # Imported here: a config error and --help answer at once.
+    from lmworks.pipeline.graph import graph
+    from lmworks.tfx.local import LocalRunner
+    from lmworks.tfx.process import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    nodes = graph(config)
+    if until:
+        nodes = nodes[: 1 + [node.name for node in nodes].index(until)]
+    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
+    return LocalRunner(Path(values.root), name, record, in_process, values.verbosity > 0).execute(nodes)
+
+
+def _define_run(values: flags.FlagValues) -> None:
+    _define_config(values)
     flags.DEFINE_string("run", None, "Name of the run; the config's name when not given.", flag_values=values)
     flags.DEFINE_enum("until", None, _STAGES, "Last stage to run.", flag_values=values)
     flags.DEFINE_boolean("in_process", False, "All stages in this process, for a debugger.", flag_values=values)
@@ -115,23 +145,10 @@ def _define_run(values: flags.FlagValues) -> None:
 
 def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
-    if not values.config:
-        raise ConfigError("--config=FILE.yaml is missing; recipes: configs/*.yaml")
-    config = load(values.config, values.set)
+    config = _config(values)
     name = values.run or config.name
     Config.model_validate(config.model_dump() | {"name": name})  # a run's name is a folder's name too
-    # Imported here: a config error and --help answer at once.
-    from lmworks.pipeline.graph import graph
-    from lmworks.tfx import process
-    from lmworks.tfx.local import LocalRunner
-
-    process.interrupt_on_sigterm()
-    nodes = graph(config)
-    if values.until:
-        nodes = nodes[: 1 + [node.name for node in nodes].index(values.until)]
-    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
-    runner = LocalRunner(Path(values.root), name, record, values.in_process, values.verbosity > 0)
-    results = runner.execute(nodes)
+    results = _execute(values, config, name, values.until, values.in_process)
     print(Path(values.root) / name)
     return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
 
@@ -267,29 +284,20 @@ def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
 
 def _define_preview(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("config", None, "Recipe, a YAML file.", flag_values=values)
-    flags.DEFINE_multi_string(
-        "set", [], "KEY=VALUE: overrides a key of the config; may be repeated.", flag_values=values
-    )
+    _define_config(values)
     flags.DEFINE_integer("rows", 3, "How many sequences to show.", lower_bound=1, flag_values=values)
-    _define_root(values)
 
 
 def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
-    if not values.config:
-        raise ConfigError("--config=FILE is missing; recipes: configs/*.yaml")
-    config = load(values.config, values.set)
+    config = _config(values)
     from rich.console import Console
 
-    from lmworks.pipeline.graph import graph
     from lmworks.pipeline.preview import preview
     from lmworks.tfx.artifacts import Sequences, read
-    from lmworks.tfx.local import LocalRunner
 
     name = f"{config.name}-preview"
-    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
-    LocalRunner(Path(values.root), name, record, False, values.verbosity > 0).execute(graph(config)[:2])
+    _execute(values, config, name, "preprocess")
     console = Console(highlight=False, soft_wrap=True)
     for line in preview(config, read(Sequences, Path(values.root) / name / "preprocess" / "sequences"), values.rows):
         console.print(line)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from lmworks.models.backend import backend
 from lmworks.models.tokenizer import CausalPieces
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.tfx.progress import report
@@ -70,16 +70,20 @@ def predictions(
         pieces: the tokenizer, which says what stands before and behind a document.
     """
     windows = sorted(windows, key=lambda window: window.begin - window.end)
-    done = start = 0
+    done = start = longest = 0
     while start < len(windows):
-        longest = windows[start].end - windows[start].begin
-        group = windows[start : start + max(1, _LOGITS // (longest * pieces.vocabulary_size))]
-        token_ids = np.full((len(group), longest), pieces.end_id, np.int32)
+        # JAX compiles for every shape anew, so there it is one for all.
+        if backend() != "jax" or not start:
+            longest = windows[start].end - windows[start].begin
+        most = max(1, _LOGITS // (longest * pieces.vocabulary_size))
+        group = windows[start : start + most]
+        rows = min(most, len(windows)) if backend() == "jax" else len(group)
+        token_ids = np.full((rows, longest), pieces.end_id, np.int32)
         targets = token_ids.copy()
         for row, window in enumerate(group):
             stream = _stream(table, window, pieces.begin_id, pieces.end_id)
             token_ids[row, : len(stream) - 1], targets[row, : len(stream) - 1] = stream[:-1], stream[1:]
-        found, hits = (one.numpy() for one in compute(tf.constant(token_ids), tf.constant(targets)))
+        found, hits = compute({"token_ids": token_ids, "targets": targets})
         for row, window in enumerate(group):
             new = slice(window.fresh - window.begin, window.end - window.begin)
             count = np.append(table.targets(window.document, window.fresh, window.end), True)[

@@ -56,10 +56,15 @@ def _cross_entropy(*arguments: Any, **options: Any) -> tuple[Any, Any]:
 
 
 class _Packed:
-    """What both kinds share: an epoch's sequences in order, cut into steps and micro-batches."""
+    """What both kinds share: an epoch's sequences in order, cut into steps and micro-batches.
+
+    Attributes:
+        predicted: positions of a sequence for which a prediction is computed.
+    """
 
     def __init__(self, config: TrainStage, sequences: Sequences, room: int, border: tuple[int, ...]) -> None:
         self.config, self.length = config, int(sequences.properties["sequence_length"])
+        self.predicted = self.length
         self.training, self.validation = (DocumentTable(sequences, split) for split in ("train", "validation"))
         self._room, self._border = room, border
         self._peak = peak_flops(accelerator(), choose_precision(config.precision))
@@ -93,7 +98,7 @@ class _Packed:
 
     def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
         """Perplexity, and the arithmetic that is done."""
-        flops = flops_per_token(self.model, self.length) * tokens_per_second
+        flops = flops_per_token(self.model, self.length, self.predicted) * tokens_per_second
         share = {"flops_share_of_peak": flops / self._peak} if self._peak else {}
         return {"perplexity": float(perplexity(loss)), "flops_per_second": flops, **share}
 
@@ -185,6 +190,7 @@ class MaskedWork(_Packed):
         super().__init__(config, sequences, int(sequences.properties["sequence_length"]) - 2, (pieces.sep_id,))
         self.model, self.pieces = model, pieces
         self._masking = MaskedRows(pieces, self.length, config.mask_ratio, config.whole_word)
+        self.predicted = self._masking.most
         self._compute = self._masking.compiled(model)
         self._fixed = self._masking.whole_split(self.validation, config.validation_tokens)
 
@@ -232,13 +238,25 @@ def _sampler(model: keras.Model, pieces: CausalPieces, length: int, seed: int) -
     return Completer(model, pieces, length, tokens, Sampling(_SAMPLE_TEMPERATURE, seed=seed))
 
 
-def flops_per_token(model: keras.Model, length: int) -> float:
-    """Floating point operations of forward and backward pass for one token.
+def flops_per_token(model: keras.Model, length: int, targets: int) -> float:
+    """Floating point operations of forward and backward pass for one token of a full sequence.
 
     Six per parameter that is multiplied, and the attention's products: 12 · layers · width · length (Chowdhery et al. 2022,
-    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied.
+    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied. The head, with its product of
+    states and the whole vocabulary, works at targets only.
+
+    Args:
+        model: a causal or masked one, whose output projection is its token embeddings.
+        length: tokens of a sequence.
+        targets: positions of a sequence for which a prediction is computed: all of a causal model's.
     """
     backbone: Any = model.backbone
-    looked_up = [one for one in model.trainable_variables if "position" in one.path or "segment" in one.path]
-    parameters = model.count_params() - sum(math.prod(one.shape) for one in looked_up)
-    return 6.0 * parameters + 12.0 * backbone.num_layers * backbone.hidden_dim * length
+    everywhere = at_targets = 0
+    for variable in model.trainable_variables:
+        parts, size = variable.path.split("/"), math.prod(variable.shape)
+        if "token_embedding" in parts or "mlm_head" in parts:
+            at_targets += size
+        elif "position_embedding" not in parts and "segment_embedding" not in parts:
+            everywhere += size
+    attention = 12.0 * backbone.num_layers * backbone.hidden_dim * length
+    return 6.0 * (everywhere + at_targets * targets / length) + attention

@@ -1,12 +1,14 @@
 """Supervised fine-tuning on conversations: what is learnt, and what is served."""
 
+import html
 import json
+import re
 
 import numpy as np
 import pytest
 
 from lmworks.models.bytepair import BytePair
-from lmworks.models.chat import parts_of, render
+from lmworks.models.chat import before_answer, parts_of, question, render
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.tfx.artifacts import Sequences, read
 from tests.conftest import lmworks
@@ -97,6 +99,32 @@ def test_a_question_gets_an_answer(run):
     assert {path.name for path in (run / "export/servable/huggingface").iterdir()} >= {
         "config.json", "model.safetensors", "tokenizer.json", "generation_config.json",
     }  # fmt: skip
+
+
+def test_the_report_puts_prompts_as_questions_and_ends_at_the_end(run):
+    page = html.unescape((run / "evaluate/evaluation/report.html").read_text())
+    told = re.findall(r"<pre><b>(.*?)</b>(.*?)</pre>", page, flags=re.DOTALL)
+    assert len(told) == 16
+    for prompt, answer in told:
+        assert re.fullmatch(
+            r"<\|im_start\|>user\nQuestion \d+: which colour has \w+\?<\|im_end\|>\n<\|im_start\|>assistant\n", prompt
+        )
+        assert "<|im" not in answer
+    assert sum(answer.startswith("It is ") for _, answer in told) > 12
+
+
+def test_prompts_of_a_config_and_of_a_conversation():
+    chat = json.dumps(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Ho"},
+        ]
+    )
+    assert before_answer(chat) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert before_answer(chat).endswith(question(" Hi\n"))
 
 
 def test_a_broken_conversation_is_named(tmp_path):

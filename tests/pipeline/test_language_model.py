@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -16,16 +18,16 @@ from lmworks.models.generation import Completer, Sampling, choose
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.evaluate.language import memorised_share
-from lmworks.pipeline.evaluate.language_metrics import Sums, figures
+from lmworks.pipeline.evaluate.language_metrics import Sums, figures, masked_rows
 from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
 from lmworks.pipeline.ingest.component import ingest
-from lmworks.pipeline.masking import MaskedRows
+from lmworks.pipeline.masking import MaskedPrediction, MaskedRows
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preprocess import documents
 from lmworks.pipeline.preprocess.component import preprocess
 from lmworks.pipeline.preprocess.documents import pieces_of
 from lmworks.pipeline.train import loop
-from lmworks.pipeline.train.language import Causal, MaskedWork
+from lmworks.pipeline.train.language import Causal, MaskedWork, flops_per_token
 from lmworks.pipeline.windows import _stream, windows_of
 from lmworks.tfx.artifacts import Examples, Sequences, Statistics, publish, read
 from tests.conftest import lmworks
@@ -120,6 +122,94 @@ def test_the_loss_is_the_mean_over_the_steps_real_targets(causal):
     trainer = loop.Trainer(config, work, 10, "float32")
     trainer.step(batches)
     assert trainer.log(1)["loss"] == pytest.approx(total / count, abs=1e-5)
+
+
+def test_arithmetic_counted_by_hand(causal, masked):
+    width, between, length = 16, 32, 32
+    dense = width * width + width
+    layer = 4 * dense + 2 * 2 * width + (width * between + between) + (between * width + width)
+    everywhere = 2 * layer + 2 * width  # both have one norm more: before the layers or behind them
+    attention = 2 * 12 * width * length
+    _, work = _work(causal)
+    vocabulary = work.pieces.vocabulary_size * width
+    expected = 6 * (everywhere + vocabulary) + attention
+    assert flops_per_token(work.model, length, work.predicted) == pytest.approx(expected)
+    _, work = _work(masked)
+    vocabulary = work.pieces.vocabulary_size * (width + 1)  # with a bias
+    targets = round(0.15 * (length - 2))
+    expected = 6 * (everywhere + (dense + 2 * width + vocabulary) * targets / length) + attention
+    assert flops_per_token(work.model, length, work.predicted) == pytest.approx(expected)
+    assert work.describe(2.0, 10.0)["flops_per_second"] == pytest.approx(10 * expected)
+
+
+def test_validation_is_the_evaluation(causal, masked):
+    """Training's validation has the figures of the same predictions that a reader computes by hand, and of every one once."""
+    _, work = _work(causal)
+    table = work.validation
+    nll = 0.0
+    for document in range(len(table)):
+        tokens = np.append(table.tokens(document), work.pieces.end_id)
+        for begin in range(0, len(tokens), 32):
+            shown = np.append(work.pieces.end_id, tokens)[begin : begin + 32][: len(tokens) - begin]
+            logits = causal_lm.logits_of(work.model, tf.constant([shown])).numpy()[0].astype(np.float64)
+            new = tokens[begin : begin + 32]
+            nll -= (logits[np.arange(len(new)), new] - np.log(np.exp(logits).sum(axis=1))).sum()
+    found = work.validate(0)
+    targets = int((table.lengths + 1).sum())
+    assert found["loss"] == pytest.approx(nll / targets, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(nll / targets), rel=1e-4)
+    assert found["bits_per_byte"] == pytest.approx(nll / math.log(2) / table.bytes.sum(), rel=1e-5)
+    found = _work(masked)[1].validate(0)
+    assert set(found) == {"loss", "perplexity", "accuracy"}, "a masked model has no bits per byte"
+
+
+def test_language_metrics_need_no_tensorflow():
+    code = "import sys, lmworks.pipeline.evaluate.language_metrics; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_masked_split_is_made_batch_by_batch_and_its_targets_know_their_documents(masked):
+    pieces = open_pieces(masked.path / "tokenizer", "wordpiece")
+    table = DocumentTable(masked, "train")
+    masking = MaskedRows(pieces, 32, 0.3)
+    split = masking.whole_split(table)
+    stream = np.concatenate([np.append(table.tokens(document), pieces.sep_id) for document in range(len(table))])
+    owner = np.repeat(np.arange(len(table)), table.lengths + 1)
+    seen = 0
+    for batch, again in zip(split, split, strict=True):
+        np.testing.assert_array_equal(batch.inputs["token_ids"], again.inputs["token_ids"])
+        places = batch.sequences * 30 + batch.inputs["positions"][batch.real] - 1
+        np.testing.assert_array_equal(stream[places], batch.inputs["targets"][batch.real])
+        np.testing.assert_array_equal(owner[places], batch.documents)
+        seen += len(places)
+    assert len(split) > 3
+    assert 0.25 * len(stream) < seen < 0.35 * len(stream)
+    assert len(masking.whole_split(table, 32 * 33)) == 2
+
+
+def test_stretches_of_a_masked_split_add_up():
+    sequences, documents = np.array([4, 4, 4, 5, 5]), np.array([0, 0, 1, 1, 1])
+    chances = np.log(np.array([0.5, 0.25, 0.5, 0.5, 0.125], np.float32))
+    prediction = MaskedPrediction(sequences, documents, chances, np.array([True, False, True, True, True]))
+    rows = [tuple(map(float, row)) for row in masked_rows(prediction)]
+    two = math.log(2)
+    np.testing.assert_allclose(rows, [(3 * two, 2, 1, 0, 0), (two, 1, 1, 0, 1), (4 * two, 2, 2, 0, 1)], rtol=1e-6)
+    assert Sums.of(rows).metrics()["loss"] == pytest.approx(8 * two / 5)
+
+
+def test_few_documents_are_resampled_by_stretches_and_many_as_wholes():
+    random = np.random.default_rng(3)
+    level = np.repeat(random.normal(3, 1, 30), 50)  # stretches of a document resemble each other
+    documents, ones = np.repeat(np.arange(30), 50), np.ones(1500)
+    sums = Sums(level + random.normal(0, 0.1, 1500), ones, 0 * ones, 0 * ones, documents)
+
+    def width(some):
+        low, high = figures(some, 400)["loss"]["ci95"]
+        return high - low
+
+    assert width(sums) == pytest.approx(2 * 1.96 * sums.by_document(30).nll.std() / 50 / math.sqrt(30), rel=0.2)
+    few = sums.take(documents < 19)
+    assert width(few) == pytest.approx(2 * 1.96 * few.nll.std() / math.sqrt(19 * 50), rel=0.2)
 
 
 def test_an_epoch_holds_every_token_once(causal):
@@ -349,6 +439,7 @@ def runs(tmp_path_factory):
     (folder / "causal.yaml").write_text(config)
     config = config.replace("causal_lm", "masked_lm").replace("gpt2", "bert").replace("kind: bpe", "kind: wordpiece")
     config = config.replace("vocabulary_size: 300", "vocabulary_size: 90").replace("name: stories", "name: gaps")
+    config = config.replace("evaluate: {", "evaluate: {mask_ratio: 0.25, ")
     (folder / "masked.yaml").write_text(config)
     for name in ("causal", "masked"):
         done = lmworks("run", f"--config={folder}/{name}.yaml", f"--root={folder}/runs")
@@ -365,6 +456,8 @@ def test_both_kinds_run_from_text_to_a_proved_servable(runs):
         assert {one["slice"]["kind"] for one in told["slices"]} == {"a", "b"}
         record = json.loads((runs / name / "run.json").read_text())
         assert "gives the evaluated predictions" in record["stages"]["export"]["summary"]
+        properties = json.loads((runs / name / "evaluate/evaluation/artifact.json").read_text())["properties"]
+        assert properties.get("mask_ratio") == (0.25 if name == "gaps" else None)
         page = (runs / name / "evaluate/evaluation/report.html").read_text()
         assert "Hardest documents" in page
     table = pq.read_table(runs / "stories/evaluate/evaluation/predictions.parquet")
