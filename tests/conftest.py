@@ -39,6 +39,19 @@ def tiny(tmp_path_factory) -> Run:
     return Run(root, root / "tiny", done.stderr)
 
 
+@pytest.fixture(scope="session")
+def task_sequences(tiny, tmp_path_factory) -> dict[str, Path]:
+    """A folder with the artifact `Sequences` of each task, small."""
+    from tests.pipeline.corpora import corpus  # imports TensorFlow
+
+    folder = tmp_path_factory.mktemp("sequences")
+    (folder / "text_classification").symlink_to((tiny.folder / "preprocess" / "sequences").resolve())
+    for task in ("causal_lm", "masked_lm"):
+        _, sequences = corpus(folder / f"{task}-corpus", task, 32)
+        (folder / task).symlink_to(sequences.path)
+    return {task: folder / task for task in ("text_classification", "causal_lm", "masked_lm")}
+
+
 @pytest.fixture(autouse=True)
 def _no_surprises(monkeypatch):
     """A test neither fetches nor reads this person's cache unless it says so."""

@@ -11,7 +11,7 @@ from lmworks.models import causal_lm
 from lmworks.models.generation import Completer, Generator, Sampling
 from lmworks.models.losses import cross_entropy
 from lmworks.models.tokenizer import open_causal_pieces
-from lmworks.pipeline.train.loop import _decays
+from lmworks.pipeline.train.loop import decays
 from tests.tiny_decoders import FAMILIES, backbone, tokenizer_folder
 
 TEXT = "def parse_args(self, args=None):\n    return 12 + x\n"
@@ -79,7 +79,7 @@ def test_logits_step_by_step(opened):
 
 def test_norms_and_biases_do_not_decay(opened):
     model, _, _ = opened
-    kept = {variable.path for variable in model.trainable_variables if not _decays(variable)}
+    kept = {variable.path for variable in model.trainable_variables if not decays(variable)}
     expected = {one.path for one in model.trainable_variables if one.path.endswith(("scale", "gamma", "beta", "bias"))}
     assert kept == expected
     assert len(kept) >= 5

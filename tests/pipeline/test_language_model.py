@@ -12,59 +12,26 @@ import pytest
 import tensorflow as tf
 
 from lmworks.configs.errors import UserError
-from lmworks.configs.schema import EvaluateStage, IngestStage, Model, PreprocessStage, TrainStage
-from lmworks.models import causal_lm, masked_lm
+from lmworks.configs.schema import EvaluateStage, Model, TrainStage
+from lmworks.models import causal_lm, masked_lm, tokenizer
 from lmworks.models.generation import Completer, Sampling, choose
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.evaluate.language import memorised_share
 from lmworks.pipeline.evaluate.language_metrics import Sums, figures, masked_rows
 from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
-from lmworks.pipeline.ingest.component import ingest
 from lmworks.pipeline.masking import MaskedPrediction, MaskedRows
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preprocess import documents
-from lmworks.pipeline.preprocess.component import preprocess
 from lmworks.pipeline.preprocess.documents import pieces_of
-from lmworks.pipeline.train import loop
+from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.language import Causal, MaskedWork, flops_per_token
+from lmworks.pipeline.train.tensorflow_engine import TensorFlowEngine
 from lmworks.pipeline.windows import _stream, windows_of
-from lmworks.tfx.artifacts import Examples, Sequences, Statistics, publish, read
 from tests.conftest import lmworks
+from tests.pipeline.corpora import corpus, story
 
 SIZES = {"layers": 2, "heads": 2, "hidden_dim": 16, "intermediate_dim": 32, "dropout": 0.0}
-
-
-def _story(number: int) -> str:
-    random = np.random.default_rng(number)
-    words = ["fox", "dog", "house", "river", "stone", "runs", "sleeps", "over", "under", "quickly"]
-    return " ".join(random.choice(words, 5 + number % 37)) + f".\nThe end of story {number}, don't you know?\n"
-
-
-def _artifact(kind, folder, name="x"):
-    folder.mkdir(parents=True)
-    return kind(folder)
-
-
-def corpus(tmp_path, task, length, texts=None, **settings):
-    """Examples and sequences of generated stories."""
-    file = tmp_path / "stories.jsonl"
-    tmp_path.mkdir(exist_ok=True)
-    texts = [_story(number) for number in range(150)] if texts is None else texts
-    rows = ({"text": text, "kind": "ab"[index % 2]} for index, text in enumerate(texts))
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    examples = _artifact(Examples, tmp_path / "examples")
-    config = IngestStage.model_validate({"task": task, "train": str(file)})
-    ingest(config=config, examples=examples, statistics=_artifact(Statistics, tmp_path / "statistics"))
-    publish(examples, "examples", {})
-    examples = read(Examples, examples.path)
-    sequences = _artifact(Sequences, tmp_path / "sequences")
-    kind, size = ("wordpiece", 90) if task == "masked_lm" else ("bpe", 300)
-    settings = {"tokenizer": {"train": {"kind": kind, "vocabulary_size": size}}} | settings
-    config = PreprocessStage.model_validate({"task": task, "sequence_length": length, **settings})
-    preprocess(config=config, examples=examples, sequences=sequences)
-    publish(sequences, "sequences", {})
-    return examples, read(Sequences, sequences.path)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +61,11 @@ def test_sixteen_at_once_trains_as_two_times_eight(kind, request):
     weights, targets = [], []
     for size, accumulate in ((16, 1), (2, 8)):
         config, work = _work(request.getfixturevalue(kind), batch_size=size, accumulate=accumulate, learning_rate=1e-2)
-        trainer = loop.Trainer(config, work, 10, "float32")
+        engine = TensorFlowEngine(config, work, 10, "float32")
         last = work.steps_per_epoch - 1  # its batch is not full, so that micro-batches have unequal numbers of targets
         for step in (0, last, 1):
             batches = work.micro_batches(step)
-            trainer.step(batches)
+            engine.step(step, batches)
         targets.append([batch.targets for batch in work.micro_batches(last)])
         weights.append(work.model.get_weights())
     assert len(set(targets[1])) > 1
@@ -119,9 +86,11 @@ def test_the_loss_is_the_mean_over_the_steps_real_targets(causal):
             line = found[row, position].astype(np.float64)
             total -= line[batch.inputs["targets"][row, position]] - np.log(np.exp(line).sum())
             count += 1
-    trainer = loop.Trainer(config, work, 10, "float32")
-    trainer.step(batches)
-    assert trainer.log(1)["loss"] == pytest.approx(total / count, abs=1e-5)
+    engine = TensorFlowEngine(config, work, 10, "float32")
+    engine.step(0, batches)
+    totals = engine.read()
+    assert totals.targets == count
+    assert totals.loss / totals.targets == pytest.approx(total / count, abs=1e-5)
 
 
 def test_arithmetic_counted_by_hand(causal, masked):
@@ -154,12 +123,12 @@ def test_validation_is_the_evaluation(causal, masked):
             logits = causal_lm.logits_of(work.model, tf.constant([shown])).numpy()[0].astype(np.float64)
             new = tokens[begin : begin + 32]
             nll -= (logits[np.arange(len(new)), new] - np.log(np.exp(logits).sum(axis=1))).sum()
-    found = work.validate(0)
+    found = work.validate(0, Curves(None, {}))
     targets = int((table.lengths + 1).sum())
     assert found["loss"] == pytest.approx(nll / targets, rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(nll / targets), rel=1e-4)
     assert found["bits_per_byte"] == pytest.approx(nll / math.log(2) / table.bytes.sum(), rel=1e-5)
-    found = _work(masked)[1].validate(0)
+    found = _work(masked)[1].validate(0, Curves(None, {}))
     assert set(found) == {"loss", "perplexity", "accuracy"}, "a masked model has no bits per byte"
 
 
@@ -371,7 +340,7 @@ def test_generating_with_a_cache_is_the_model_itself(causal):
 
 
 def test_cutting_long_texts_does_not_change_tokens(causal):
-    text = "".join(_story(number) for number in range(150)) * 12
+    text = "".join(story(number) for number in range(150)) * 12
     assert len(text) > 2 * 65_536
     parts = list(pieces_of(text))
     assert "".join(parts) == text
@@ -383,11 +352,11 @@ def test_cutting_long_texts_does_not_change_tokens(causal):
 
 
 def test_documents_are_tokenised_some_characters_at_once(tmp_path, monkeypatch):
-    texts = [_story(number) * (1 + number % 3) for number in range(60)]
+    texts = [story(number) * (1 + number % 3) for number in range(60)]
     whole = corpus(tmp_path / "whole", "causal_lm", 32, texts)[1]
-    monkeypatch.setattr(documents, "_AT_ONCE", 1000)
+    monkeypatch.setattr(tokenizer, "_AT_ONCE", 1000)
     monkeypatch.setattr(documents, "_PIECE", 100)
-    groups = list(documents.groups_of(piece for text in texts for piece in pieces_of(text)))
+    groups = list(tokenizer.groups_of(piece for text in texts for piece in pieces_of(text)))
     assert "".join(piece for group in groups for piece in group) == "".join(texts)
     sizes = [sum(map(len, group)) for group in groups]
     assert len(sizes) > 10
@@ -433,7 +402,7 @@ evaluate: {slices: [kind], thresholds: {perplexity: {max: 200}}}
 def runs(tmp_path_factory):
     """Both kinds of model through all five stages."""
     folder = tmp_path_factory.mktemp("language")
-    rows = ({"text": _story(number), "kind": "ab"[number % 2]} for number in range(200))
+    rows = ({"text": story(number), "kind": "ab"[number % 2]} for number in range(200))
     (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = CAUSAL % (folder / "stories.jsonl")
     (folder / "causal.yaml").write_text(config)
