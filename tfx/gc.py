@@ -54,13 +54,14 @@ def run(root: Path, state: bool, yes: bool) -> None:
         yes: do not ask.
 
     Raises:
-        ConfigError: there is no such root, it is laid out by links, or there is nobody to ask.
+        ConfigError: it is no root of runs, it is laid out by links, or there is nobody to ask.
     """
-    for folder in (root, root / "store", root / "state"):
-        if folder == root and not folder.is_dir():
-            raise ConfigError(f"{root}: no such folder; give the root of your runs with --root")
-        if folder != root and folder.is_symlink():
-            raise ConfigError(f"{folder}: is a link, and gc follows none; give the real root with --root")
+    # Another's folder that happens to hold a store is not for us to clear.
+    if not (root / "metadata.lock").exists():
+        raise ConfigError(f"{root}: nothing was ever run there; give the root of your runs with --root")
+    for folder in (root / "store", root / "state"):
+        if folder.is_symlink():
+            raise ConfigError(f"{folder}: is a link, and gc follows none; put the folder itself there")
     found = find(root, state)
     if not found:
         _remove_locks(root)

@@ -20,7 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/sentiment"), help="a finished run of a BERT with two labels")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/sentiment"), help="a finished run of a BERT with two labels"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
     files = sorted((flags.run / "ingest/examples/Split-test").glob("*.parquet"))

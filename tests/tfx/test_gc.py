@@ -204,7 +204,11 @@ def test_links_to_nothing_and_damaged_executions_go(two):
 
 
 def test_a_root_that_is_none(tmp_path):
-    done = lmworks("gc", f"--root={tmp_path / 'none'}")
-    assert done.returncode == 2
-    assert "no such folder" in done.stderr
+    precious = tmp_path / "other" / "store" / "of" / "mine"
+    precious.mkdir(parents=True)
+    for name in ("none", "other"):
+        done = lmworks("gc", f"--root={tmp_path / name}", "--yes")
+        assert done.returncode == 2
+        assert "nothing was ever run there" in done.stderr
+    assert precious.exists()
     assert not (tmp_path / "none").exists()
