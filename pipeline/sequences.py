@@ -113,14 +113,14 @@ def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def shape_lengths(longest: np.ndarray, repeats: float = 1.0, multiple: int = 8, at_least: int = 16) -> np.ndarray:
+def shape_lengths(longest: np.ndarray, multiple: int = 8, at_least: int = 24) -> np.ndarray:
     """Lengths to pad batches to, where each new length costs a compilation of about a second.
 
-    Multiples of `multiple`; one that too few batches would use is left out, and its batches are padded to the next.
+    Multiples of `multiple`; one that too few batches would use is left out, and its batches are padded to the next. How long
+    the run will be is of no account: one that goes on for more steps must see what it has seen.
 
     Args:
         longest: int [batches], the longest sequence of each batch of an epoch.
-        repeats: epochs.
         multiple: of every length; 8 fills the vector units.
         at_least: batches that are worth a shape of their own.
 
@@ -128,10 +128,10 @@ def shape_lengths(longest: np.ndarray, repeats: float = 1.0, multiple: int = 8, 
         int64 [lengths], ascending; the last one holds every batch.
     """
     rounded, counts = np.unique(-(-longest // multiple) * multiple, return_counts=True)
-    kept, waiting = [], 0.0
+    kept, waiting = [], 0
     for length, count in zip(rounded, counts, strict=True):
-        waiting += count * repeats
+        waiting += int(count)
         if waiting >= at_least or length == rounded[-1]:
             kept.append(int(length))
-            waiting = 0.0
+            waiting = 0
     return np.array(kept)

@@ -54,9 +54,7 @@ class Classification:
         # The first epoch speaks for all: later ones differ in order only, and none has a longer row.
         lengths = self._training.lengths
         longest = [lengths[indices].max() for step in range(self.steps_per_epoch) for indices in self._rows(step)]
-        self._allowed = shape_lengths(
-            np.array(longest), loop.steps_of(config, self.steps_per_epoch) / self.steps_per_epoch
-        )
+        self._allowed = shape_lengths(np.array(longest))
 
     def _rows(self, step: int) -> list[np.ndarray]:
         """Rows of a step are chosen first, and then cut into micro-batches."""

@@ -20,9 +20,8 @@ def test_an_epoch_holds_every_row_once_and_groups_like_lengths() -> None:
 
 def test_rare_lengths_share_the_shape_of_the_next() -> None:
     longest = np.repeat([5, 12, 17, 30, 33, 60], [20, 16, 10, 6, 3, 1])
-    assert shape_lengths(longest).tolist() == [8, 16, 32, 64]
-    # Over four epochs each of them is used often enough, but for the last two.
-    assert shape_lengths(longest, repeats=4).tolist() == [8, 16, 24, 32, 64]
+    assert shape_lengths(longest, at_least=16).tolist() == [8, 16, 32, 64]
+    assert shape_lengths(longest, at_least=4).tolist() == [8, 16, 24, 32, 64]
     assert shape_lengths(np.array([7])).tolist() == [8]
     for one in longest:
         assert (shape_lengths(longest) >= one).any()
