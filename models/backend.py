@@ -92,35 +92,6 @@ def dtype_of(precision: Precision) -> str:
     return "float32" if precision == "float32" else f"mixed_{precision}"
 
 
-_PEAK_TERAFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "V100": 125, "T4": 65}
-"""Dense 16-bit matrix products, from NVIDIA's data sheets (the SXM form where there are several); longer names first."""
-
-
-def peak_flops(device: str, precision: Precision) -> float | None:
-    """Floating point operations a second that an accelerator is built for, where that is known.
-
-    Args:
-        device: its name, as TensorFlow tells it.
-        precision: of the computation; float32 has no figure here.
-    """
-    if precision == "float32":
-        return None
-    return next((1e12 * peak for name, peak in _PEAK_TERAFLOPS.items() if name in device), None)
-
-
-def accelerator() -> str:
-    """Name of the first GPU; empty where there is none."""
-    if backend() == "jax":
-        import jax
-
-        device = jax.local_devices()[0]
-        return str(device.device_kind) if device.platform == "gpu" else ""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "")) if gpus else ""
-
-
 def _computes_bfloat16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
 

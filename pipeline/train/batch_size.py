@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
-from lmworks.models.backend import accelerator
+from lmworks.models.arithmetic import accelerator
 from lmworks.pipeline.train import hosts, loop
 from lmworks.tfx.artifacts import write_json
 from lmworks.tfx.progress import report

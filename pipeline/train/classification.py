@@ -97,7 +97,7 @@ class Classification:
         loss = ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True) * inputs["weights"])
         return loss, loss
 
-    def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
+    def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """See `loop.Work`."""
         return {}
 

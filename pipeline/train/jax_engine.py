@@ -57,7 +57,9 @@ class JaxEngine:
         if plain := [one for one in model.trainable_variables if not decays(one)]:
             self._optimizer.exclude_from_weight_decay(var_list=plain)
         self._optimizer.build(model.trainable_variables)
-        mesh = Mesh(np.array(devices or jax.devices()[:1]), ("batch",))
+        used = list(devices or jax.devices()[:1])
+        self.devices = len(used)
+        mesh = Mesh(np.array(used), ("batch",))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._by_row = NamedSharding(mesh, PartitionSpec("batch"))
         self._state = self._placed({

@@ -11,7 +11,8 @@ import numpy as np
 
 from lmworks.configs.schema import TrainStage
 from lmworks.models import causal_lm, masked_lm
-from lmworks.models.backend import accelerator, backend, choose_precision, peak_flops
+from lmworks.models.arithmetic import accelerator, flops_per_token, peak_flops
+from lmworks.models.backend import backend, choose_precision
 from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.language_metrics import Sums, bits_per_byte, masked_rows, perplexity, window_row
@@ -96,10 +97,10 @@ class _Packed:
             documents |= dict.fromkeys(packing.order[first : last + 1].tolist())
         return [self.training.ids[document].as_py() for document in documents]
 
-    def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
+    def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """Perplexity, and the arithmetic that is done."""
         flops = flops_per_token(self.model, self.length, self.predicted) * tokens_per_second
-        share = {"flops_share_of_peak": flops / self._peak} if self._peak else {}
+        share = {"flops_share_of_peak": flops / self._peak / devices} if self._peak else {}
         return {"perplexity": float(perplexity(loss)), "flops_per_second": flops, **share}
 
     model: keras.Model
@@ -154,10 +155,10 @@ class Causal(_Packed):
             soft_cap=causal_lm.soft_cap(self.model),
         )
 
-    def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
+    def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """See `loop.Work`."""
         bits = {"bits_per_byte": bits_per_byte(loss, self._bytes_per_token)} if self.training.all_targets else {}
-        return {**super().describe(loss, tokens_per_second), **bits}
+        return {**super().describe(loss, tokens_per_second, devices), **bits}
 
     def validate(self, step: int, curves: Curves) -> dict[str, float]:
         """Loss and what follows from it on (a part of) the validation split, and a sample of text."""
@@ -236,27 +237,3 @@ def _sampler(model: keras.Model, pieces: CausalPieces, length: int, seed: int) -
     from lmworks.models.generation import Completer, Sampling
 
     return Completer(model, pieces, length, tokens, Sampling(_SAMPLE_TEMPERATURE, seed=seed))
-
-
-def flops_per_token(model: keras.Model, length: int, targets: int) -> float:
-    """Floating point operations of forward and backward pass for one token of a full sequence.
-
-    Six per parameter that is multiplied, and the attention's products: 12 · layers · width · length (Chowdhery et al. 2022,
-    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied. The head, with its product of
-    states and the whole vocabulary, works at targets only.
-
-    Args:
-        model: a causal or masked one, whose output projection is its token embeddings.
-        length: tokens of a sequence.
-        targets: positions of a sequence for which a prediction is computed: all of a causal model's.
-    """
-    backbone: Any = model.backbone
-    everywhere = at_targets = 0
-    for variable in model.trainable_variables:
-        parts, size = variable.path.split("/"), math.prod(variable.shape)
-        if "token_embedding" in parts or "mlm_head" in parts:
-            at_targets += size
-        elif "position_embedding" not in parts and "segment_embedding" not in parts:
-            everywhere += size
-    attention = 12.0 * backbone.num_layers * backbone.hidden_dim * length
-    return 6.0 * (everywhere + at_targets * targets / length) + attention

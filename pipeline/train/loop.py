@@ -63,8 +63,8 @@ class Work(Protocol):
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """Sums over the targets, in nats: what is trained, and what is reported. Called while the step is traced."""
 
-    def describe(self, loss: float, tokens_per_second: float) -> dict[str, float]:
-        """What TensorBoard shows beside a training loss."""
+    def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
+        """What TensorBoard shows beside a training loss; the speed is that of all devices together."""
 
     def validate(self, step: int, curves: Curves) -> dict[str, float]:
         """Metrics on the validation split; gives pictures and samples to TensorBoard."""
@@ -89,6 +89,8 @@ class Totals(NamedTuple):
 
 class Engine(Protocol):
     """What computes: forward, loss, backward, accumulation over micro-batches, clipping, AdamW."""
+
+    devices: int
 
     def step(self, step: int, batches: list[MicroBatch]) -> None:
         """Starts the optimizer step that follows `step` finished ones; reads nothing back."""
@@ -319,7 +321,7 @@ class _Watch:
         facts: dict[str, float] = {}
         if totals.good_steps:
             loss = totals.loss / max(totals.targets, 1.0)
-            facts = {"loss": loss, **self._work.describe(loss, speed)}
+            facts = {"loss": loss, **self._work.describe(loss, speed, engine.devices)}
             facts["gradient_norm"] = totals.gradient_norm / totals.good_steps
         facts |= {
             "learning_rate": engine.learning_rate(),

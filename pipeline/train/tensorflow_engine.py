@@ -59,7 +59,7 @@ class TensorFlowEngine:
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         self._work, self._seed, self._strategy = work, config.seed, strategy
-        self._replicas = strategy.num_replicas_in_sync if strategy else 1
+        self.devices = strategy.num_replicas_in_sync if strategy else 1
         self._remat, self._scales = config.remat, precision == "float16"
         self._schedule = WarmupDecay(config.learning_rate, steps, config.warmup_ratio, config.schedule)
         self._variables = work.model.trainable_variables
@@ -115,7 +115,7 @@ class TensorFlowEngine:
     def _placed(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         if not self._strategy:
             return {name: tf.constant(value) for name, value in inputs.items()}
-        parts = {name: np.split(value, self._replicas) for name, value in inputs.items()}
+        parts = {name: np.split(value, self.devices) for name, value in inputs.items()}
 
         def part(name: str) -> Any:
             of = lambda context: tf.constant(parts[name][context.replica_id_in_sync_group])  # noqa: E731
@@ -124,14 +124,14 @@ class TensorFlowEngine:
         return {name: part(name) for name in inputs}
 
     def _sum_over_devices(self, values: list[Any]) -> list[Any]:
-        if self._replicas == 1:
+        if self.devices == 1:
             return values
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.convert_to_tensor(one) for one in values])
 
     def _find(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, place: tf.Tensor) -> tuple[list[Any], tf.Tensor]:
         """This micro-batch's share of the step's gradient (its sum over the targets of the whole step), and its loss."""
-        seed = self._seed + place[0] + (place[1] * self._replicas + replica()) * 0x3C6EF35F
+        seed = self._seed + place[0] + (place[1] * self.devices + replica()) * 0x3C6EF35F
         scale = local(self._scale).read_value()
         with fused_layers(self._work.model, seed, self._remat), tf.GradientTape() as tape:
             trained, plain = self._work.loss(inputs)

@@ -1,6 +1,6 @@
 import pytest
 
-from lmworks.models.backend import accelerator, peak_flops
+from lmworks.models.arithmetic import accelerator, peak_flops
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import tensorflow as tf
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage, Model, TrainStage
 from lmworks.models import causal_lm, masked_lm, tokenizer
+from lmworks.models.arithmetic import flops_per_token
 from lmworks.models.generation import Completer, Sampling, choose
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
@@ -25,7 +26,7 @@ from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preprocess import documents
 from lmworks.pipeline.preprocess.documents import pieces_of
 from lmworks.pipeline.train.curves import Curves
-from lmworks.pipeline.train.language import Causal, MaskedWork, flops_per_token
+from lmworks.pipeline.train.language import Causal, MaskedWork
 from lmworks.pipeline.train.tensorflow_engine import TensorFlowEngine
 from lmworks.pipeline.windows import _stream, windows_of
 from tests.conftest import lmworks

@@ -90,8 +90,18 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(one.step, float(make_ndarray(one.tensor_proto))) for one in events.Tensors(tag)]
 
 
-def launch(settings: TrainStage, sequences: Path, folder: Path, **environment: str) -> subprocess.Popen:
-    """Starts the stage as a container does, in a process of its own; what it says goes to `<folder>.log`."""
+def launch(
+    settings: TrainStage, sequences: Path, folder: Path, code: str | None = None, **environment: str
+) -> subprocess.Popen:
+    """Starts the stage as a container does, in a process of its own; what it says goes to `<folder>.log`.
+
+    Args:
+        settings: of the stage.
+        sequences: the artifact's folder.
+        folder: of the outputs.
+        code: to run in place of the module `launch`.
+        **environment: variables beside this process's.
+    """
     artifacts = {name: {"artifacts": [{"uri": str(folder / name)}]} for name in ("model", "logs")}
     given = {
         "inputs": {
@@ -100,7 +110,8 @@ def launch(settings: TrainStage, sequences: Path, folder: Path, **environment: s
         },
         "outputs": {"artifacts": artifacts},
     }
-    command = [sys.executable, "-m", "lmworks.tfx.launch", "--component=lmworks.pipeline.train.component:train"]
+    program = ["-c", code] if code else ["-m", "lmworks.tfx.launch"]
+    command = [sys.executable, *program, "--component=lmworks.pipeline.train.component:train"]
     with folder.with_suffix(".log").open("a") as log:
         return subprocess.Popen(
             [*command, f"--executor_input={json.dumps(given)}"],
