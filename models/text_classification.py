@@ -89,3 +89,20 @@ def probabilities(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
         return ops.softmax(ops.cast(model(inputs, training=False), "float32"))
 
     return compiled(model, compute, input_specs())
+
+
+def loss(model: keras.Model, inputs: dict[str, Any], smoothing: float) -> Any:
+    """Cross-entropy in nats, summed over rows by weight: a float32 scalar.
+
+    Args:
+        model: of `build`, called in training.
+        inputs: of the model, and `labels`: int32 [batch], `weights`: float32 [batch], 0 for a row that does not count.
+        smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    """
+    from keras import ops
+
+    features = {name: inputs[name] for name in input_specs()}
+    logits = ops.cast(model(features, training=True), "float32")
+    classes = logits.shape[-1]
+    targets = ops.one_hot(inputs["labels"], classes) * (1.0 - smoothing) + smoothing / classes
+    return ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True) * inputs["weights"])

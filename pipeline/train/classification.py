@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
@@ -90,11 +89,7 @@ class Classification:
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
-        features = {name: inputs[name] for name in text_classification.input_specs()}
-        logits = ops.cast(self.model(features, training=True), "float32")
-        classes = logits.shape[-1]
-        targets = ops.one_hot(inputs["labels"], classes) * (1.0 - self._smoothing) + self._smoothing / classes
-        loss = ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True) * inputs["weights"])
+        loss = text_classification.loss(self.model, inputs, self._smoothing)
         return loss, loss
 
     def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:

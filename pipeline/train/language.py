@@ -13,6 +13,7 @@ from lmworks.configs.schema import TrainStage
 from lmworks.models import causal_lm, masked_lm
 from lmworks.models.arithmetic import accelerator, flops_per_token, peak_flops
 from lmworks.models.backend import backend, choose_precision
+from lmworks.models.cross_entropy import cross_entropy
 from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.language_metrics import Sums, bits_per_byte, masked_rows, perplexity, window_row
@@ -43,17 +44,6 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     trained, work = train(config, make, sequences, model, logs)
     work.save(model)
     model.properties |= {"sequence_length": length, **trained.properties(work.model)}
-
-
-def _cross_entropy(*arguments: Any, **options: Any) -> tuple[Any, Any]:
-    """That of this process's backend; see `models.losses`."""
-    if backend() == "jax":
-        from lmworks.models import losses_jax
-
-        return losses_jax.cross_entropy(*arguments, **options)
-    from lmworks.models import losses
-
-    return losses.cross_entropy(*arguments, **options)
 
 
 class _Packed:
@@ -145,7 +135,7 @@ class Causal(_Packed):
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
-        return _cross_entropy(
+        return cross_entropy(
             causal_lm.states(self.model, inputs["token_ids"], training=True),
             causal_lm.output_embeddings(self.model),
             inputs["targets"],
@@ -215,7 +205,7 @@ class MaskedWork(_Packed):
         states, embeddings, bias = masked_lm.target_states(self.model, inputs, inputs["positions"], training=True)
         targets, weights = inputs["targets"], inputs["weights"]
         smoothing, z_loss = self.config.label_smoothing, self.config.z_loss
-        return _cross_entropy(states, embeddings, targets, weights, smoothing, z_loss, bias)
+        return cross_entropy(states, embeddings, targets, weights, smoothing, z_loss, bias)
 
     def validate(self, step: int, curves: Curves) -> dict[str, float]:
         """Loss and accuracy at masks that are the same in every evaluation."""

@@ -45,7 +45,9 @@ def main() -> None:
                 at = steps * share // 100
                 place(state, run / "model.state", at)
                 seconds[share].append(first_step(run, sequences, steps, at + 1))
-                print(f"round {turn + 1}, {share} % of an epoch: {seconds[share][-1]:.1f} s", file=sys.stderr, flush=True)
+                print(
+                    f"round {turn + 1}, {share} % of an epoch: {seconds[share][-1]:.1f} s", file=sys.stderr, flush=True
+                )
         early, late = median(seconds[10]), median(seconds[90])
         print(f"{flags.examples:,} examples: first step after {early:.1f} s at 10 %, {late:.1f} s at 90 % of an epoch")
         add("resume", f"{flags.examples:,} examples, 10 % and 90 % of an epoch", early, late, "s", less_is_better=True)
@@ -77,7 +79,12 @@ def write(folder: Path, examples: int) -> Path:
             with pa.ipc.new_file(str(path), TextPairs.schema) as file:
                 file.write_table(table)
     pieces.save(folder / "tokenizer")
-    artifact.properties |= {"labels": ["no", "yes"], "sequence_length": 16, "pad_id": pieces.pad_id, "tokenizer": "wordpiece"}
+    artifact.properties |= {
+        "labels": ["no", "yes"],
+        "sequence_length": 16,
+        "pad_id": pieces.pad_id,
+        "tokenizer": "wordpiece",
+    }
     publish(artifact, "sequences", {"id": "generated"})
     assert (folder / MANIFEST).exists()
     return folder
