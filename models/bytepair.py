@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import Ends
 from lmworks.models.keras_hub_families import family_of
 from lmworks.models.splitting import GPT2, Splitting
-from lmworks.models.tokenizer import encode_each
+from lmworks.models.tokenizer import Kind, encode_each
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,6 +39,7 @@ def _byte_characters() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
+GPT2_ENDS = Ends(END_OF_TEXT)
 BYTE_CHARACTERS = _byte_characters()
 _TO_BYTE = {character: byte for byte, character in enumerate(BYTE_CHARACTERS)}
 
@@ -61,13 +62,13 @@ class BytePair:
         border_ids: stand between two documents.
     """
 
-    kind: Literal["bpe"] = "bpe"
+    kind: Kind = "bpe"
 
     def __init__(
         self,
         vocabulary: Sequence[str],
         merges: Sequence[tuple[str, str]],
-        ends: Ends = Ends(END_OF_TEXT),
+        ends: Ends = GPT2_ENDS,
         special: Sequence[str] = (),
         splitting: Splitting = GPT2,
         ignore_merges: bool = False,
@@ -278,7 +279,9 @@ class BytePair:
             if self.ends.begin:
                 begin = (self.ends.begin, self.begin_id)
                 result.post_processor = tokenizers.processors.TemplateProcessing(
-                    single=f"{self.ends.begin} $A", pair=f"{self.ends.begin} $A {self.ends.begin} $B", special_tokens=[begin]
+                    single=f"{self.ends.begin} $A",
+                    pair=f"{self.ends.begin} $A {self.ends.begin} $B",
+                    special_tokens=[begin],
                 )
         return result
 
@@ -323,7 +326,7 @@ def train_bytepair(texts: Iterable[str], vocabulary_size: int) -> BytePair:
     import tokenizers
 
     if vocabulary_size < 257:
-        raise ValueError(f"vocabulary_size {tokenssize} cannot hold end-of-text and the 256 bytes; 257 can")
+        raise ValueError(f"vocabulary_size {vocabulary_size} cannot hold end-of-text and the 256 bytes; 257 can")
     rules = tokenizers.Tokenizer(tokenizers.models.BPE())
     rules.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(
@@ -337,7 +340,7 @@ def train_bytepair(texts: Iterable[str], vocabulary_size: int) -> BytePair:
     pieces = described["vocab"]
     if len(pieces) < vocabulary_size:
         raise ValueError(
-            f"the training texts hold {len(pieces):,} tokens; vocabulary_size {tokenssize:,} is too large"
+            f"the training texts hold {len(pieces):,} tokens; vocabulary_size {vocabulary_size:,} is too large"
         )
     merges = [_pair(pair) for pair in described["merges"]]
     return BytePair(sorted(pieces, key=pieces.__getitem__), merges)

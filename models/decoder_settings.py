@@ -36,11 +36,13 @@ def read_decoder_settings(preset: str) -> Described:
     """
     path = Path(preset) / "config.json"
     described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    reader = _READERS.get(described.get("model_type"))
+    reader = _READERS.get(described.get("model_type", ""))
     if reader is None:
         return {}
     differs = [
-        f"{key} {described[key]!r}" for key, value in reader.only.items() if described.get(key, value) not in (value, None)
+        f"{key} {described[key]!r}"
+        for key, value in reader.only.items()
+        if described.get(key, value) not in (value, None)
     ]
     # transformers 5 has all of it in `rope_parameters`, older ones the scaling in `rope_scaling`.
     rope = {**(described.get("rope_parameters") or {}), **(described.get("rope_scaling") or {})}
@@ -48,7 +50,9 @@ def read_decoder_settings(preset: str) -> Described:
     differs += [f"rope_type {kind!r}"] if kind not in reader.rope else []
     differs += reader.also(described)
     if differs:
-        raise UserError(f"model.preset: {path}: KerasHub's {described['model_type']} does not have {', '.join(differs)}")
+        raise UserError(
+            f"model.preset: {path}: KerasHub's {described['model_type']} does not have {', '.join(differs)}"
+        )
     return reader.given(described, rope)
 
 

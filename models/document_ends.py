@@ -50,7 +50,8 @@ class Ends(NamedTuple):
         """
         settings, generation = _read(folder / SETTINGS), _read(folder / GENERATION)
         named = {name: _content(settings.get(f"{name}_token")) for name in ("bos", "eos")}
-        end = named["eos"] if named["eos"] in pieces else default_end
+        end = named["eos"] or default_end
+        end = end if end in pieces else default_end
         begin = _first_added(post_processor)
         if begin is None and settings.get("add_bos_token", default_begin is not None):
             begin = named["bos"] or default_begin

@@ -184,7 +184,9 @@ class Completer:
         sampling: how they are chosen.
     """
 
-    def __init__(self, model: keras.Model, pieces: CausalPieces, positions: int, tokens: int, sampling: Sampling) -> None:
+    def __init__(
+        self, model: keras.Model, pieces: CausalPieces, positions: int, tokens: int, sampling: Sampling
+    ) -> None:
         generator = Generator(model, pieces.end_ids, positions)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])

@@ -1,4 +1,4 @@
-"""Hugging Face's format: GPT-2, BERT with its masked-language-model head, BERT classifiers; written, and heads read.
+"""Hugging Face's format: GPT-2, BERT with its masked-language-model head, BERT classifiers, decoders; written, and heads read.
 
 A folder holds `config.json`, `model.safetensors`, the exact tokenizer's files and for GPT-2 `generation_config.json`. The names
 of tensors are those of `transformers` (`GPT2LMHeadModel`, `BertForMaskedLM`, `BertForSequenceClassification`).
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmworks.configs.errors import UserError
+from lmworks.models.preset import left_out
 
 if TYPE_CHECKING:
     import keras
 
-    from lmworks.models.bytepair import BytePair
+    from lmworks.models.tokenizer import CausalPieces
     from lmworks.models.wordpiece import WordPiece
 
 WEIGHTS = "model.safetensors"
@@ -29,12 +30,12 @@ Tensors = dict[str, np.ndarray]
 
 
 def write(
-    model: keras.Model, pieces: BytePair | WordPiece, sequence_length: int, folder: Path, labels: Sequence[str] = ()
+    model: keras.Model, pieces: CausalPieces | WordPiece, sequence_length: int, folder: Path, labels: Sequence[str] = ()
 ) -> None:
     """Writes a task's model with its tokenizer.
 
     Args:
-        model: a KerasHub GPT2CausalLM, BertMaskedLM or BertTextClassifier.
+        model: a KerasHub BertMaskedLM, BertTextClassifier, GPT2CausalLM or one of the decoders that KerasHub can write.
         pieces: the exact tokenizer.
         sequence_length: most tokens of a text, for `model_max_length`.
         folder: is made.
@@ -47,6 +48,7 @@ def write(
 
     kind = type(model).__name__
     writers = {"GPT2CausalLM": _gpt2, "BertMaskedLM": _bert_masked, "BertTextClassifier": _bert_classifier}
+    writers |= {f"{name}CausalLM": _decoder for name in ("Llama3", "Llama", "Mistral", "Qwen", "Gemma", "Gemma3")}
     if kind not in writers:
         raise UserError(
             f"export.formats: huggingface is written for {', '.join(writers)} in this version, and this is a {kind}"
@@ -63,14 +65,15 @@ def write(
     pieces.save(folder)
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": sequence_length}, indent=1))
-    if kind == "GPT2CausalLM":
+    if kind.endswith("CausalLM"):
         ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         (folder / "generation_config.json").write_text(json.dumps(ends, indent=2))
 
 
-def _special(pieces: Any) -> dict[str, int]:
+def _special(pieces: Any) -> dict[str, Any]:
     if hasattr(pieces, "end_id"):
-        return dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), pieces.end_id)
+        ends = list(pieces.end_ids) if len(pieces.end_ids) > 1 else pieces.end_id
+        return {"bos_token_id": pieces.begin_id, "eos_token_id": ends, "pad_token_id": pieces.pad_id}
     return {"pad_token_id": pieces.pad_id}
 
 
@@ -131,6 +134,55 @@ def _gpt2(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         "tie_word_embeddings": True,
         **dropouts,
     }
+
+
+def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
+    """As KerasHub writes it, with what it leaves out of the config.
+
+    Raises:
+        UserError: KerasHub would write another model than this one.
+    """
+    import keras_hub
+
+    backbone = model.backbone
+    lost = [
+        f"{name} {value}"
+        for name in ("final_logit_soft_cap", "attention_logit_soft_cap")
+        if (value := getattr(backbone, name, None)) is not None
+    ]
+    gemma2 = type(backbone).__name__ == "GemmaBackbone" and (
+        backbone.use_sliding_window_attention or backbone.use_post_ffw_norm
+    )
+    lost += ["the layers of Gemma 2"] if gemma2 else []
+    slides = "Qwen" in type(backbone).__name__ and backbone.use_sliding_window_attention
+    lost += ["use_sliding_window_attention"] if slides else []
+    if lost:
+        raise UserError(f"export.formats: huggingface: KerasHub cannot write {', '.join(lost)}")
+    if type(backbone) is keras_hub.models.LlamaBackbone:  # the same model; only Llama 3's class has a writer
+        copy = keras_hub.models.Llama3Backbone.from_config({**backbone.get_config(), **left_out(backbone)})
+        copy.set_weights(backbone.get_weights())
+        model = keras_hub.models.Llama3CausalLM(copy)
+    with tempfile.TemporaryDirectory() as folder:
+        model.preprocessor = None
+        model.export_to_transformers(folder)
+        found = tensors_of(Path(folder), "")
+        config = json.loads((Path(folder) / "config.json").read_text())
+    if config["model_type"] == "mistral" and backbone.head_dim:
+        config["head_dim"] = backbone.head_dim
+    if config["model_type"] == "qwen2":  # KerasHub's own reader insists on them
+        config |= {"use_sliding_window": False, "sliding_window": None}
+    if getattr(backbone, "rope_position_scaling_factor", 1.0) != 1.0:
+        config["rope_scaling"] = {"rope_type": "linear", "factor": backbone.rope_position_scaling_factor}
+    if (
+        config["model_type"] == "gemma"
+    ):  # KerasHub turns the queries' matrix and writes the first head of keys and values only
+        for number, layer in enumerate(backbone.transformer_layers):
+            name, attention = f"model.layers.{number}.self_attn", layer.attention
+            for part in ("query", "key", "value"):
+                kernel = _value(getattr(attention, f"{part}_dense").kernel)  # [heads, width, width of a head]
+                found[f"{name}.{part[0]}_proj.weight"] = kernel.transpose(0, 2, 1).reshape(-1, kernel.shape[1])
+    architectures = {"qwen2": "Qwen2ForCausalLM", "gemma": "GemmaForCausalLM"}
+    return found, {"architectures": [architectures.get(config["model_type"])], **config}
 
 
 def _dense(kernel: np.ndarray, bias: np.ndarray, name: str) -> Tensors:

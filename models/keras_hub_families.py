@@ -69,5 +69,7 @@ def family_of(path: Path, described: Mapping[str, Any]) -> Family:
     name = described.get("class_name", "GPT2Tokenizer").rpartition(">")[-1]
     if name not in _FAMILIES:
         known = ", ".join(_FAMILIES)
-        raise UserError(f"{path}: {name} splits texts by a rule that KerasHub's format does not tell; known are {known}")
+        raise UserError(
+            f"{path}: {name} splits texts by a rule that KerasHub's format does not tell; known are {known}"
+        )
     return _FAMILIES[name]

@@ -1,9 +1,10 @@
 """SentencePiece as Llama 2, Mistral and Gemma have it: the library for the data stage, the same library in the served graph.
 
 Both run it (Kudo and Richardson 2018, arXiv:1808.06226) on the checkpoint's `tokenizer.model`; `tensorflow_text` holds it for
-the graph. (Its resource dies whenever a seed is set in the same process, so it is no tokenizer outside a graph.) Pieces say `▁` for a blank; where the model asks for it, a text gets a blank
-before it; characters without a piece become their bytes, `<0xE4>`, or the unknown token. Special tokens spelled out in a text
-stay plain text on purpose: those that the checkpoint calls special are control symbols here, which the library never reads.
+the graph. (Its resource dies whenever a seed is set in the same process, so it is no tokenizer outside a graph.) Pieces say
+`▁` for a blank; where the model asks for it, a text gets a blank before it; characters without a piece become their bytes,
+`<0xE4>`, or the unknown token. Special tokens spelled out in a text stay plain text on purpose: those that the checkpoint calls
+special are control symbols here, which the library never reads.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sentencepiece
@@ -23,7 +24,7 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
-from lmworks.models.tokenizer import SENTENCEPIECE_FILES
+from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -49,7 +50,7 @@ class SentencePiece:
         border_ids: stand between two documents.
     """
 
-    kind: Literal["sentencepiece"] = "sentencepiece"
+    kind: Kind = "sentencepiece"
 
     def __init__(self, proto: bytes, ends: Ends | None = None, special: Iterable[str] = ()) -> None:
         model = protocol.ModelProto.FromString(proto)
@@ -171,7 +172,8 @@ class SentencePiece:
         """Writes it in Hugging Face's format: tokenizer.model and the files of special tokens."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SENTENCEPIECE_FILES[0]).write_bytes(self.proto)
-        self.ends.save(folder, {"tokenizer_class": "LlamaTokenizer", "legacy": True}, self._index)
+        kind = "LlamaTokenizer" if self._prefixed else "GemmaTokenizer"
+        self.ends.save(folder, {"tokenizer_class": kind, "legacy": True}, self._index)
 
 
 def _rows(processor: Any, texts: Sequence[str]) -> list[np.ndarray]:

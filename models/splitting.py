@@ -1,8 +1,8 @@
-"""How byte-level BPE cuts a text into words before its merges: rules that are known, each as `tokenizers` and as a graph.
+r"""How byte-level BPE cuts a text into words before its merges: rules that are known, each as `tokenizers` and as a graph.
 
 A rule is a property of a checkpoint's `tokenizer.json`. The patterns are regular expressions of Oniguruma; the graph has RE2,
-which finds the same leftmost alternative but knows no look-ahead and only ASCII's `\\s`. Every known pattern looks ahead in
-one place only, `\\s+(?!\\S)`: of several blanks before a word the last one belongs to the word. So that border is drawn first.
+which finds the same leftmost alternative but knows no look-ahead and only ASCII's `\s`. Every known pattern looks ahead in
+one place only, `\s+(?!\S)`: of several blanks before a word the last one belongs to the word. So that border is drawn first.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Splitting:
             UserError: naming what is not known.
         """
         normalizer = described.get("normalizer") or {}
-        parts = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer] if normalizer else []
+        parts = (
+            normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer] if normalizer else []
+        )
         if any(one["type"] != "NFC" for one in parts):
             kinds = ", ".join(one["type"] for one in parts)
             raise UserError(f"{path}: normalises with {kinds}; byte-level BPE is known here with NFC or without any")

@@ -38,14 +38,29 @@ class CausalPieces(Protocol):
     token_bytes: list[bytes]
     ends: Ends
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
-    def encode_parts(self, documents: Sequence[Sequence[str]]) -> list[list[np.ndarray]]: ...
-    def decode(self, token_ids: Iterable[int]) -> str: ...
-    def continuation(self, token_ids: Iterable[int]) -> str: ...
-    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor: ...
-    def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor: ...
-    def keras_hub_tokenizer(self, kind: Any) -> Any: ...
-    def save(self, folder: Path) -> None: ...
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, int32 [tokens], without special ones."""
+
+    def encode_parts(self, documents: Sequence[Sequence[str]]) -> list[list[np.ndarray]]:
+        """Token ids of texts that are cut in parts: of each part, int32 [tokens]."""
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of ids."""
+
+    def continuation(self, token_ids: Iterable[int]) -> str:
+        """What ids add to a text that stands before them."""
+
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """What `encode` gives, in a graph."""
+
+    def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
+        """What `continuation` gives, in a graph."""
+
+    def keras_hub_tokenizer(self, kind: Any) -> Any:
+        """KerasHub's own tokenizer of this class, at its closest settings."""
+
+    def save(self, folder: Path) -> None:
+        """Writes it in Hugging Face's format."""
 
 
 def open_tokenizer(source: str | Path) -> Tokenizer:

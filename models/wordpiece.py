@@ -14,14 +14,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from lmworks.configs.errors import UserError
-from lmworks.models.tokenizer import encode_each
+from lmworks.models.tokenizer import Kind, encode_each
 
 LONGEST_WORD = 100
 """Characters; BERT takes a longer word as unknown."""
@@ -47,7 +47,7 @@ class WordPiece:
         clean_text: drop control characters, make every white space a blank.
     """
 
-    kind: Literal["wordpiece"] = "wordpiece"
+    kind: Kind = "wordpiece"
 
     def __init__(
         self,

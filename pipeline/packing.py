@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import numpy as np
 
 from lmworks.pipeline.tables import ListColumn, read_table
@@ -114,7 +115,9 @@ class Packing:
         """Which of these tokens are learnt: bool [end - begin]; a document's end is, its beginning is not."""
         return self._join(table.targets, begin, end, np.arange(len(self.border)) == 0)
 
-    def _join(self, take: Callable[[int, int, int], np.ndarray], begin: int, end: int, border: np.ndarray) -> np.ndarray:
+    def _join(
+        self, take: Callable[[int, int, int], np.ndarray], begin: int, end: int, border: np.ndarray
+    ) -> np.ndarray:
         parts = [np.full(max(0, -begin), border[-1])]
         begin = max(begin, 0)
         place = int(np.searchsorted(self.starts, begin, side="right")) - 1

@@ -10,7 +10,12 @@ from tests.models.test_splitting import KINDS, checkpoint
 
 SIZES = {"num_layers": 2, "hidden_dim": 32, "intermediate_dim": 48, "num_query_heads": 4, "num_key_value_heads": 2}
 GEMMA = SIZES | {"head_dim": 16}
-SOFT = {"final_logit_soft_cap": 5.0, "attention_logit_soft_cap": 10.0, "use_post_ffw_norm": True, "use_post_attention_norm": True}
+SOFT = {
+    "final_logit_soft_cap": 5.0,
+    "attention_logit_soft_cap": 10.0,
+    "use_post_ffw_norm": True,
+    "use_post_attention_norm": True,
+}
 FAMILIES = {
     "GPT2": ("gpt2", {"num_layers": 2, "hidden_dim": 32, "intermediate_dim": 48, "num_heads": 4, "max_sequence_length": 64, "dropout": 0.0}),
     "Llama3": ("llama3", SIZES),

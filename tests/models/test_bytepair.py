@@ -102,7 +102,10 @@ def test_saved_and_opened_it_is_the_same(tmp_path):
 
 def test_kerashub_takes_a_vocabulary_without_merges():
     pieces = train_bytepair(TEXTS, 257)
-    assert list(pieces.keras_hub_tokenizer(keras_hub.models.GPT2Tokenizer)("aab é")) == pieces.encode(["aab é"])[0].tolist()
+    assert (
+        list(pieces.keras_hub_tokenizer(keras_hub.models.GPT2Tokenizer)("aab é"))
+        == pieces.encode(["aab é"])[0].tolist()
+    )
 
 
 def test_kerashub_holds_the_same_vocabulary():

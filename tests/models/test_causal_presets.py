@@ -80,9 +80,7 @@ def test_logits_step_by_step(opened):
 def test_norms_and_biases_do_not_decay(opened):
     model, _, _ = opened
     kept = {variable.path for variable in model.trainable_variables if not _decays(variable)}
-    expected = {
-        one.path for one in model.trainable_variables if one.path.endswith(("scale", "gamma", "beta", "bias"))
-    }
+    expected = {one.path for one in model.trainable_variables if one.path.endswith(("scale", "gamma", "beta", "bias"))}
     assert kept == expected
     assert len(kept) >= 5
 

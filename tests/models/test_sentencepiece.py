@@ -66,7 +66,7 @@ def compare(pieces, theirs, texts):
 
 def test_adversarial_text_equals_the_library(opened):
     pieces, theirs, _ = opened
-    compare(pieces, theirs, [text for text in [*ADVERSARIAL, *MORE, "a▁b", "<b>x</b>", TEXTS[1]]])
+    compare(pieces, theirs, [*ADVERSARIAL, *MORE, "a▁b", "<b>x</b>", TEXTS[1]])
 
 
 @settings(max_examples=60, deadline=None)

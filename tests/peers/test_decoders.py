@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models import causal_lm
-from lmworks.models.generation import Completer, Sampling
+from lmworks.models import causal_lm, huggingface
+from lmworks.models.generation import Completer, Generator, Sampling
+from lmworks.models.preset import to_float32
 from lmworks.models.tokenizer import open_causal_pieces
 from lmworks.pipeline.windows import predictions, windows_of
 from tests.models.test_sentencepiece import sentencepiece_model
@@ -138,3 +140,36 @@ def test_ids_are_those_of_their_tokenizer(pair):
         begin = [pieces.begin_id] if pieces.ends.begin else []
         assert ids == [*begin, *pieces.encode([text])[0].tolist()]
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == pieces.vocabulary_size + 8
+
+
+WRITTEN = {"llama3", "llama2", "smollm", "qwen2", "mistral", "gemma", "gemma3"}
+
+
+def test_written_and_opened_there(pair, tmp_path, request):
+    theirs, ours, pieces, _ = pair
+    name = next(name for name in FAMILIES if request.node.name.endswith(f"[{name}]"))
+    plain = to_float32(ours)
+    if name not in WRITTEN:
+        with pytest.raises(UserError, match=r"export\.formats: huggingface"):
+            huggingface.write(plain, pieces, 24, tmp_path)
+        return
+    for variable in plain.trainable_variables:  # it has learnt something
+        variable.assign(variable * 1.05)
+    huggingface.write(plain, pieces, 24, tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(again) is type(theirs)
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = [pieces.begin_id, *pieces.encode([TEXT])[0].tolist()]
+    assert reader(TEXT)["input_ids"][-len(ids) + 1 :] == ids[1:]
+    expected = causal_lm.logits_of(plain, tf.constant([ids])).numpy()[0]
+    np.testing.assert_allclose(logits(again, ids), expected, atol=1e-4)
+    prompt = ids[:8]
+    with torch.no_grad():
+        greedy = again.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=12)[0, 8:].tolist()
+    if greedy[-1] in pieces.end_ids:
+        greedy.pop()
+    generator = Generator(plain, pieces.end_ids, 64)
+    found = generator.generate(tf.ragged.constant([prompt], tf.int32), tf.constant(12), Sampling())
+    assert found.to_list() == [greedy]
+    back = causal_lm.build(Model(preset="x"), str(tmp_path), open_causal_pieces(tmp_path), 24)
+    np.testing.assert_allclose(causal_lm.logits_of(back, tf.constant([ids])).numpy()[0], expected, atol=1e-4)

@@ -84,7 +84,7 @@ def test_perplexity_equals_theirs_with_the_same_stride(gpt2, bytepair, tmp_path,
             return document[begin:end]
 
     windows = list(windows_of(len(document), 24, stride, 0))
-    found = list(predictions(causal_lm.log_probabilities(gpt2), Table(), windows, bytepair.end_id, 320))
+    found = list(predictions(causal_lm.log_probabilities(gpt2), Table(), windows, bytepair))
     ours = -sum(float(one.log_probabilities.sum()) for one in found) / sum(len(one.hits) for one in found)
     stream = torch.tensor([[bytepair.end_id, *document.tolist(), bytepair.end_id]])
     total, count, before = 0.0, 0, 0

@@ -16,6 +16,9 @@ class Table:
     def tokens(self, document, begin=0, end=None):
         return self.documents[document][begin:end]
 
+    def targets(self, document, begin=0, end=None):
+        return np.ones(len(self.tokens(document, begin, end)), bool)
+
 
 @pytest.mark.parametrize("lengths", [[5, 0, 17, 1, 1, 40], [3], [0, 0], [8, 8, 7, 15]])
 @pytest.mark.parametrize("epoch", [None, 0, 1, 2])
@@ -35,6 +38,23 @@ def test_what_stands_before_the_stream_is_a_border():
     table = Table([3, 2])
     packing = Packing(table.lengths, 4, 0, None, BORDER)
     assert packing.read(table, -1, 4).tolist() == [-1, 1000, 1001, 1002, -1]
+
+
+@pytest.mark.parametrize("lengths", [[5, 0, 17, 1, 1, 40], [3], [0, 0], [8, 8, 7, 15]])
+@pytest.mark.parametrize("length", [3, 4, 8, 64])
+@pytest.mark.parametrize("epoch", [None, 1])
+def test_a_beginning_stands_before_each_document_and_is_no_target(lengths, length, epoch):
+    table = Table(lengths)
+    packing = Packing(table.lengths, length, 7, epoch, (-1, -2))
+    spans = [packing.span(index) for index in range(packing.sequences)]
+    expected = np.concatenate([[-2, *table.documents[index], -1] for index in packing.order])
+    stream = np.concatenate([packing.read(table, *span) for span in spans])
+    assert [-2, *stream] == expected.tolist()
+    learnt = np.concatenate([packing.read_targets(table, *span) for span in spans])
+    assert learnt.tolist() == [token != -2 for token in stream]
+    assert learnt.sum() == sum(lengths) + len(lengths)
+    for begin, end in spans:
+        assert packing.read(table, begin - 1, end).tolist() == expected[begin : end + 1].tolist()
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
