@@ -22,16 +22,18 @@ MORE = [
 ]  # fmt: skip
 
 
-def checkpoint(folder, steps, normalizer=None, ignore_merges=False, bos=False):
+NAMES = ("<|end|>", "<|begin|>", "<|im_start|>", "<|eot|>")
+
+
+def checkpoint(folder, steps, normalizer=None, ignore_merges=False, bos=False, names=NAMES):
     """A folder as published checkpoints have it, its tokenizer trained by the library itself."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(steps)
     made.normalizer = normalizer
     made.decoder = tokenizers.decoders.ByteLevel()
-    names = ["<|end|>", "<|begin|>", "<|im_start|>", "<|eot|>"]
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=1400,
-        special_tokens=names,
+        special_tokens=list(names),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
