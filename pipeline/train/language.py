@@ -221,9 +221,12 @@ def flops_per_token(model: keras.Model, length: int) -> float:
     """Floating point operations of forward and backward pass for one token.
 
     Six per parameter that is multiplied, and the attention's products: 12 · layers · width · length (Chowdhery et al. 2022,
-    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied.
+    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied, and so are token embeddings
+    that are not tied to the output.
     """
     backbone: Any = model.backbone
     looked_up = [one for one in model.trainable_variables if "position" in one.path or "segment" in one.path]
+    if not getattr(backbone.token_embedding, "tie_weights", True):
+        looked_up.append(backbone.token_embedding.embeddings)
     parameters = model.count_params() - sum(math.prod(one.shape) for one in looked_up)
     return 6.0 * parameters + 12.0 * backbone.num_layers * backbone.hidden_dim * length

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tokenizers
@@ -11,7 +12,9 @@ from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
 from lmworks.configs.errors import UserError
 from lmworks.models.bytepair import BytePair
+from lmworks.models.chat import parts_of
 from lmworks.models.splitting import PATTERNS
+from lmworks.pipeline.preprocess import documents
 from tests.models.test_bytepair import ADVERSARIAL, CHARACTERS, TEXTS, assert_equal
 
 BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -102,6 +105,25 @@ DENSE = st.text(st.sampled_from(" \n\r\t'sSſtTrReEvVmMlLdD12३½./!éA\u0301\u
 @given(st.lists(DENSE | st.text(CHARACTERS, max_size=40), min_size=1, max_size=30))
 def test_random_unicode_equals_the_checkpoints_own(opened, name, texts):
     compare(*opened[name][:2], texts)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_long_texts_are_cut_where_every_rule_has_a_border(opened, name, monkeypatch):
+    monkeypatch.setattr(documents, "_PIECE", 20)
+    pieces, _, _ = opened[name]
+    for text in (*TEXTS[1:3], "".join([*ADVERSARIAL, *MORE] * 4)):
+        parts = list(documents.pieces_of(text))
+        assert len(parts) > 10
+        assert np.concatenate(pieces.encode(parts)).tolist() == pieces.encode([text])[0].tolist()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_parts_of_a_chat_have_the_tokens_of_the_whole(opened, name):
+    pieces, _, _ = opened[name]
+    said = ("Hi!", "\u0301x?", "12 'S", "")
+    chat = [{"role": role, "content": text} for text in said for role in ("user", "assistant")]
+    parts = [part.text for part in parts_of(json.dumps(chat))]
+    assert np.concatenate(pieces.encode(parts)).tolist() == pieces.encode(["".join(parts)])[0].tolist()
 
 
 def test_words_that_are_tokens_stay_whole(opened):
