@@ -1,6 +1,7 @@
 """Byte-level BPE with each known splitting rule: in the graph, in the data stage and by the checkpoint's own `tokenizer.json`."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lmworks.configs.errors import UserError
 from lmworks.models.bytepair import BytePair
 from lmworks.models.chat import parts_of
 from lmworks.models.splitting import PATTERNS
+from lmworks.models.tokenizer import open_causal_pieces
 from lmworks.pipeline.preprocess import documents
 from tests.models.test_bytepair import ADVERSARIAL, CHARACTERS, TEXTS, assert_equal
 
@@ -173,6 +175,12 @@ def test_an_unknown_rule_is_named(opened, tmp_path, changed, words):
     (tmp_path / "tokenizer.json").write_text(json.dumps(described | changed))
     with pytest.raises(UserError, match=words):
         BytePair.from_folder(tmp_path)
+
+
+def test_a_tokenizer_model_of_another_kind_beside_it_is_left_alone(opened, tmp_path):
+    shutil.copytree(opened["llama3"][2], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    assert isinstance(open_causal_pieces(tmp_path), BytePair)
 
 
 def test_gaps_between_ids_are_kept(opened, tmp_path):
