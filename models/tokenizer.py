@@ -125,11 +125,6 @@ def _download(preset: str) -> Path:
 
     import keras_hub
 
-    if preset.startswith("hf://"):  # KerasHub would keep the vocabulary only, not the rules
-        from huggingface_hub import snapshot_download
-
-        names = [*SENTENCEPIECE_FILES, "*token*.json", "vocab.*", "merges.txt", "generation_config.json", "assets/*"]
-        return Path(open_preset(preset, lambda: snapshot_download(preset.removeprefix("hf://"), allow_patterns=names)))
     tokenizer = open_preset(preset, lambda: keras_hub.models.Tokenizer.from_preset(preset))
     folder = Path(tempfile.mkdtemp(prefix="lmworks-tokenizer-"))
     tokenizer.save_to_preset(str(folder))
