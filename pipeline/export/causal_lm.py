@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from lmworks.models import causal_lm
 from lmworks.models.chat import END, QUESTION
+from lmworks.models.chat_marks import Marks
 from lmworks.models.generation import Generator, Sampling, choose
 from lmworks.models.losses import log_probabilities
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces
@@ -46,6 +47,7 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         generate: `text`, `tokens`: int32 (most new ones), `temperature`, `top_k`, `top_p`, `seed` → `text`.
         score: `text`: string [batch] → `log_probabilities`: float32 [batch, longest], in nats, of each token and of the
             end of the text, of the first `length` ones; 0 behind the end; `targets`: int32 [batch], how many there are.
+            Of a model that chats the text is a whole conversation as the template renders it.
         tokenize: `text`: string [batch] → `token_ids`: int32 [batch, longest], -1 behind the end.
         begin: `text`: string [1], `tokens` and the sampling → `token`: int32 [1], its `bytes`, whether it `ended` the text,
             `cache`, `index`, and `stop`: string [stops], which end the text too.
@@ -58,17 +60,23 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
     sampling = list(Sampling.specs().values())
     cache_spec = tf.TensorSpec([1, *generator.cache_shape], tf.float32, "cache")
 
-    def documents(text: tf.Tensor) -> tf.RaggedTensor:
+    marks = Marks.of(pieces) if chat else None
+    # A mark that is a token of its own ends the text as such.
+    stops = [END] if chat and not marks else []
+
+    def begun(found: tf.RaggedTensor) -> tf.RaggedTensor:
         """Each text behind what stands before a document."""
-        found = pieces.tokenize(text)
         return tf.concat([tf.RaggedTensor.from_tensor(tf.fill([found.nrows(), 1], pieces.begin_id)), found], axis=1)
 
     def prompts(text: tf.Tensor) -> tf.RaggedTensor:
-        return documents(tf.strings.join([QUESTION[0], tf.strings.strip(text), QUESTION[1]]) if chat else text)
+        if marks:
+            return begun(marks.question(tf.strings.strip(text)))
+        text = tf.strings.join([QUESTION[0], tf.strings.strip(text), QUESTION[1]]) if chat else text
+        return begun(pieces.tokenize(text))
 
     def answers(found: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         text = pieces.detokenize(found)
-        return {"text": tf.strings.regex_replace(text, rf"(?s){re.escape(END)}.*", "") if chat else text}
+        return {"text": tf.strings.regex_replace(text, rf"(?s){re.escape(END)}.*", "") if stops else text}
 
     @tf.function(input_signature=[text, tf.TensorSpec([], tf.int32, "tokens"), *sampling])
     def generate(
@@ -83,7 +91,7 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
 
     @tf.function(input_signature=[text])
     def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = documents(text)
+        ids = begun(marks.tokenize(text) if marks else pieces.tokenize(text))
         ends = tf.RaggedTensor.from_tensor(tf.fill([ids.nrows(), 1], pieces.end_id))
         stream = tf.concat([ids, ends], axis=1)[:, : length + 1]
         dense = stream.to_tensor(pieces.end_id)
@@ -114,7 +122,7 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         count = tf.shape(ids)[1]
         logits, cache = generator.begin(ids, count + tf.minimum(tokens, length - count))
         first = told(logits, cache, count, Sampling(temperature, top_k, top_p, seed))
-        return {**first, "stop": tf.constant([END] if chat else [], tf.string)}
+        return {**first, "stop": tf.constant(stops, tf.string)}
 
     @tf.function(
         input_signature=[

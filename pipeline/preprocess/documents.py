@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
-from lmworks.models.bytepair import train_bytepair
-from lmworks.models.chat import Part, parts_of, render
+from lmworks.models.bytepair import BytePair, train_bytepair
+from lmworks.models.chat import END, Part, parts_of, render
+from lmworks.models.chat_marks import Marks
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
 from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
 from lmworks.pipeline.preset import local_preset
@@ -48,6 +49,7 @@ class Documents:
         self._pieces = _pieces(config, examples, sequences)
         self._tokens = self._bytes = 0
         self._chat = config.chat
+        self._marks = Marks.of(self._pieces)
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
@@ -59,7 +61,8 @@ class Documents:
             cut = [[part.text for part in conversation] for conversation in parts]
         else:
             cut = [list(pieces_of(text)) for text in documents]
-        found = [ids for one in self._pieces.encode_parts(cut) for ids in one]
+        encoded = self._marks.encode(parts) if self._chat and self._marks else self._pieces.encode_parts(cut)
+        found = [ids for one in encoded for ids in one]
         if self._chat:
             flags = [part.learnt for conversation in parts for part in conversation]
             learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
@@ -89,7 +92,10 @@ class Documents:
 
     def _parts(self, messages: str, row: int) -> list[Part]:
         try:
-            return list(parts_of(messages))
+            parts = list(parts_of(messages))
+            for part in parts if self._marks else []:
+                Marks.check(part)
+            return parts
         except ValueError as error:
             raise UserError(f"preprocess.chat: example {row} of a split: column {self._text!r}: {error}") from None
 
@@ -136,5 +142,7 @@ def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -
         preset = local_preset(config.preset)
         assert preset is not None
         opened = open_causal_pieces(preset) if causal else open_wordpiece(preset)
+        if config.chat and isinstance(opened, BytePair) and Marks.of(opened):  # an answer ends with it
+            opened = opened.stopping_at(END)
         opened.save(folder)
     return open_causal_pieces(folder) if causal else open_wordpiece(folder)

@@ -11,7 +11,7 @@ GEMMA = {**SIZES, "head_dim": 8, "rms_norm_eps": 1e-6}
 
 def read(tmp_path, **described):
     (tmp_path / "config.json").write_text(json.dumps(described))
-    return read_decoder_settings(str(tmp_path))
+    return read_decoder_settings(str(tmp_path), 64)
 
 
 def test_what_keras_hub_leaves_out_is_given(tmp_path):
@@ -25,7 +25,7 @@ def test_what_keras_hub_leaves_out_is_given(tmp_path):
     linear = read(tmp_path, model_type="llama", **SIZES, rope_parameters={"rope_type": "linear", "factor": 2.0})
     assert linear["rope_position_scaling_factor"] == 2.0
     assert read(tmp_path, model_type="gpt2") == {}
-    assert read_decoder_settings("gpt2_base_en") == {}
+    assert read_decoder_settings("gpt2_base_en", 64) == {}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_what_keras_hub_leaves_out_is_given(tmp_path):
         ({"model_type": "gemma", **GEMMA, "rms_norm_eps": 1e-5}, "rms_norm_eps 1e-05"),
         ({"model_type": "gemma2", **GEMMA, "query_pre_attn_scalar": 144}, "query_pre_attn_scalar 144"),
         ({"model_type": "gemma2", **GEMMA, "layer_types": ["full_attention"] * 2}, "one full layer in 2"),
+        ({"model_type": "llama", **SIZES, "max_position_embeddings": 32}, "64 is above the model's 32 positions"),
         ({"model_type": "gemma3_text", **GEMMA, "rope_parameters": {"full_attention": {"rope_theta": 5e5}}},
          "rope_parameters.full_attention"),
     ],

@@ -37,13 +37,14 @@ def test_a_batch_computed_by_hand():
 
 
 @pytest.mark.parametrize(("smoothing", "z_loss"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.01), (0.2, 0.05)])
-@pytest.mark.parametrize("most", [1 << 26, 22])
-def test_values_and_gradients_equal_tensorflows_own(smoothing, z_loss, most, monkeypatch):
+@pytest.mark.parametrize(("most", "soft_cap"), [(1 << 26, None), (22, None), (1 << 26, 1.5), (22, 1.5)])
+def test_values_and_gradients_equal_tensorflows_own(smoothing, z_loss, most, soft_cap, monkeypatch):
     monkeypatch.setattr(losses, "_MOST_LOGITS", most)  # 22 logits at once are two rows
     states, embeddings, targets, weights, bias = _data()
 
     def reference():
         logits = tf.matmul(states, embeddings, transpose_b=True) + bias
+        logits = soft_cap * tf.tanh(logits / soft_cap) if soft_cap else logits
         wanted = tf.one_hot(targets, 11) * (1 - smoothing) + smoothing / 11
         loss = tf.nn.softmax_cross_entropy_with_logits(wanted, logits)
         return tf.reduce_sum((loss + z_loss * tf.reduce_logsumexp(logits, axis=1) ** 2) * weights)
@@ -51,7 +52,7 @@ def test_values_and_gradients_equal_tensorflows_own(smoothing, z_loss, most, mon
     found = []
     for compute in (
         reference,
-        lambda: cross_entropy(states, embeddings, targets, weights, smoothing, z_loss, bias)[0],
+        lambda: cross_entropy(states, embeddings, targets, weights, smoothing, z_loss, bias, soft_cap)[0],
     ):
         with tf.GradientTape() as tape:
             tape.watch([states, embeddings, bias])

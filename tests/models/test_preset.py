@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from huggingface_hub import constants
 
 from lmworks.configs.errors import UserError
 from lmworks.models.preset import open_preset
@@ -57,5 +58,18 @@ def test_a_folder_without_a_model(tmp_path):
 
 def test_names_and_urls_go_through_as_they_are():
     assert local_preset("bert_tiny_en_uncased") == "bert_tiny_en_uncased"
-    assert local_preset("hf://someone/something") == "hf://someone/something"
+    assert local_preset("kaggle://someone/something") == "kaggle://someone/something"
     assert local_preset(None) is None
+
+
+def test_a_repository_of_the_hub_is_read_as_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, revision = tmp_path / "models--someone--something", "0123456789" * 4
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(revision)
+    (repository / "snapshots" / revision).mkdir(parents=True)
+    (repository / "snapshots" / revision / "config.json").write_text("{}")
+    assert local_preset("hf://someone/something") == str(repository / "snapshots" / revision)
+    with pytest.raises(UserError, match=r"model\.preset: hf://someone/nothing: cannot be loaded"):
+        local_preset("hf://someone/nothing")

@@ -1,7 +1,9 @@
 """Byte-level BPE with each known splitting rule: in the graph, in the data stage and by the checkpoint's own `tokenizer.json`."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tokenizers
@@ -11,7 +13,10 @@ from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
 from lmworks.configs.errors import UserError
 from lmworks.models.bytepair import BytePair
+from lmworks.models.chat import parts_of
 from lmworks.models.splitting import PATTERNS
+from lmworks.models.tokenizer import open_causal_pieces
+from lmworks.pipeline.preprocess import documents
 from tests.models.test_bytepair import ADVERSARIAL, CHARACTERS, TEXTS, assert_equal
 
 BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -22,16 +27,18 @@ MORE = [
 ]  # fmt: skip
 
 
-def checkpoint(folder, steps, normalizer=None, ignore_merges=False, bos=False):
+NAMES = ("<|end|>", "<|begin|>", "<|im_start|>", "<|eot|>")
+
+
+def checkpoint(folder, steps, normalizer=None, ignore_merges=False, bos=False, names=NAMES):
     """A folder as published checkpoints have it, its tokenizer trained by the library itself."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(steps)
     made.normalizer = normalizer
     made.decoder = tokenizers.decoders.ByteLevel()
-    names = ["<|end|>", "<|begin|>", "<|im_start|>", "<|eot|>"]
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=1400,
-        special_tokens=names,
+        special_tokens=list(names),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -102,6 +109,25 @@ def test_random_unicode_equals_the_checkpoints_own(opened, name, texts):
     compare(*opened[name][:2], texts)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_long_texts_are_cut_where_every_rule_has_a_border(opened, name, monkeypatch):
+    monkeypatch.setattr(documents, "_PIECE", 20)
+    pieces, _, _ = opened[name]
+    for text in (*TEXTS[1:3], "".join([*ADVERSARIAL, *MORE] * 4)):
+        parts = list(documents.pieces_of(text))
+        assert len(parts) > 10
+        assert np.concatenate(pieces.encode(parts)).tolist() == pieces.encode([text])[0].tolist()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_parts_of_a_chat_have_the_tokens_of_the_whole(opened, name):
+    pieces, _, _ = opened[name]
+    said = ("Hi!", "\u0301x?", "12 'S", "")
+    chat = [{"role": role, "content": text} for text in said for role in ("user", "assistant")]
+    parts = [part.text for part in parts_of(json.dumps(chat))]
+    assert np.concatenate(pieces.encode(parts)).tolist() == pieces.encode(["".join(parts)])[0].tolist()
+
+
 def test_words_that_are_tokens_stay_whole(opened):
     pieces, _, _ = opened["llama3"]
     assert [pieces.vocabulary[index] for index in pieces.encode(["zqxj"])[0]] == ["zqxj"]
@@ -149,6 +175,12 @@ def test_an_unknown_rule_is_named(opened, tmp_path, changed, words):
     (tmp_path / "tokenizer.json").write_text(json.dumps(described | changed))
     with pytest.raises(UserError, match=words):
         BytePair.from_folder(tmp_path)
+
+
+def test_a_tokenizer_model_of_another_kind_beside_it_is_left_alone(opened, tmp_path):
+    shutil.copytree(opened["llama3"][2], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    assert isinstance(open_causal_pieces(tmp_path), BytePair)
 
 
 def test_gaps_between_ids_are_kept(opened, tmp_path):
