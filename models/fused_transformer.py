@@ -281,6 +281,11 @@ _EMBEDDING_CALLS = (keras.layers.Embedding.call, keras.layers.ReversibleEmbeddin
 _DROPOUTS_OF_A_LAYER = 3
 
 
+def fused_count(model: keras.Model) -> int:
+    """How many of the model's Transformer layers run fused within `fused_layers`."""
+    return sum(_can_encode(layer) or _can_decode(layer) for layer in model._flatten_layers(include_self=False))
+
+
 @contextlib.contextmanager
 def fused_layers(model: keras.Model, seed: tf.Tensor, remat: bool = False) -> Iterator[None]:
     """Within it, the model's Transformer layers and dropouts run fused where they are called with `training=True`.

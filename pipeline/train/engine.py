@@ -13,6 +13,7 @@ from lmworks.configs.schema import TrainStage
 from lmworks.models.backend import Precision, backend, choose_precision, dtype_of
 from lmworks.pipeline.train import batch_size, hosts, loop
 from lmworks.tfx.artifacts import Logs, Model, Sequences
+from lmworks.tfx.packages import cache_folder
 
 W = TypeVar("W", bound=loop.Work)
 
@@ -55,6 +56,8 @@ def _build(config: TrainStage, make: Callable[[TrainStage, str], W], precision: 
 
 
 def _on_jax(config: TrainStage, make: Callable[[TrainStage, str], W], precision: Precision) -> tuple[W, loop.Engine]:
+    import jax
+
     from lmworks.pipeline.train.jax_engine import JaxEngine, devices_of
 
     if config.strategy == "mirrored":
@@ -63,14 +66,18 @@ def _on_jax(config: TrainStage, make: Callable[[TrainStage, str], W], precision:
     if precision == "float16" and devices[0].platform == "cpu":
         raise UserError("train.precision: float16 is not computed by JAX on a processor; bfloat16 and float32 are")
     _divide(config, len(devices))
+    if "tensorflow" in sys.modules:  # KerasHub's tokenizers bring it; the accelerators' memory is not for it
+        sys.modules["tensorflow"].config.set_visible_devices([], "GPU")
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
     work = make(config, dtype_of(precision))
-    _say(f"{precision} on {len(devices)} × {devices[0].device_kind} with JAX")
+    _say(f"{precision} on {len(devices)} × {devices[0].device_kind} with JAX: one XLA program a step")
     return work, JaxEngine(config, work, loop.steps_of(config, work.steps_per_epoch), precision, devices)
 
 
 def _on_tensorflow(
     config: TrainStage, make: Callable[[TrainStage, str], W], precision: Precision
 ) -> tuple[W, loop.Engine]:
+    from lmworks.models.fused_transformer import fused_count
     from lmworks.pipeline.train.tensorflow_engine import TensorFlowEngine, scope, strategy_of
 
     if config.strategy == "data_parallel":
@@ -80,7 +87,8 @@ def _on_tensorflow(
     _divide(config, replicas)
     with scope(strategy):
         work = make(config, dtype_of(precision))
-    _say(f"{precision} on {replicas} device{'s' if replicas > 1 else ''} with TensorFlow")
+    where = f"{precision} on {replicas} device{'s' if replicas > 1 else ''} with TensorFlow"
+    _say(f"{where}: {fused_count(work.model)} layers with XLA between the matrix products, the others kernel by kernel")
     return work, TensorFlowEngine(config, work, loop.steps_of(config, work.steps_per_epoch), precision, strategy)
 
 
