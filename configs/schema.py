@@ -255,6 +255,18 @@ class EarlyStopping(Section):
     """A smaller change is no improvement."""
 
 
+def _batch_size(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError("must be a whole number above 0, or auto")
+
+
+def _entry(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError("must be MODULE:NAME, for example my_callbacks:Watch")
+    return value
+
+
 class Train(Section):
     """Sequences to a model."""
 
@@ -267,7 +279,7 @@ class Train(Section):
     strategy: Literal["auto", "single", "mirrored", "data_parallel"] = "auto"
     """Devices: `single`; `mirrored`, all of this machine (TensorFlow's MirroredStrategy); `data_parallel`, all of all hosts
     (JAX). `auto` takes all accelerators that the backend sees, of a machine without any its processor."""
-    batch_size: Positive | Literal["auto"] = 32
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = 32
     """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory, at most 1,024 and
     so that an epoch has at least 16 steps; what was found is said in the log and kept when the run is resumed."""
     accumulate: Positive = 1
@@ -311,6 +323,8 @@ class Train(Section):
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
     """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
     early_stopping: EarlyStopping | None = None
+    callbacks: tuple[Annotated[str, AfterValidator(_entry)], ...] = ()
+    """Your own: `module:name` of a class or function that gives a `keras.callbacks.Callback`."""
 
 
 class Threshold(Section):
@@ -472,7 +486,8 @@ class TrainStage(Train):
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""
-        return _folders(self.model.preset)
+        modules = (entry.partition(":")[0].replace(".", "/") for entry in self.callbacks)
+        return (*_folders(self.model.preset), *(f"{module}.py" for module in modules))
 
 
 class EvaluateStage(Evaluate):

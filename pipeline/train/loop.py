@@ -19,6 +19,7 @@ import numpy as np
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.pipeline.train import hosts
+from lmworks.pipeline.train.callbacks import callbacks_of
 from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.feed import Feed
@@ -198,13 +199,14 @@ def run(
         best.restore(facts["best"], found.best if found else {})
         watch.restore(facts["watch"])
         print(f"train: goes on from the checkpoint of step {start}", file=sys.stderr, flush=True)
+    own = callbacks_of(config.callbacks, work.model)
     with (
         stoppable() as stop,
         Feed(work.micro_batches, start, steps) as feed,
         Curves(logs.state if hosts.is_first() else None, facts["events"] if facts else {}) as curves,
         _written(checkpoints),
     ):
-        step = _go_on(config, work, engine, best, watch, feed, curves, checkpoints, stop, start, steps)
+        step = _go_on(config, work, engine, best, watch, feed, curves, checkpoints, stop, own, start, steps)
     engine.sync()
     if hosts.is_first():
         if best.step != step:
@@ -216,30 +218,39 @@ def run(
 
 def _go_on(
     config: TrainStage, work: Work, engine: Engine, best: Best, watch: _Watch, feed: Feed[list[MicroBatch]],
-    curves: Curves, checkpoints: Checkpoints, stop: Stop, step: int, steps: int,
+    curves: Curves, checkpoints: Checkpoints, stop: Stop, own: keras.callbacks.CallbackList, step: int, steps: int,
 ) -> int:  # fmt: skip
     """From one step to the last, whose number it returns."""
     evaluate_every = config.evaluate_every or work.steps_per_epoch
 
     def evaluation_is_due() -> bool:
-        return best.judged != step and (step % evaluate_every == 0 or step == steps)
+        # A callback that stops the run has its last step evaluated too.
+        ends = step == steps or work.model.stop_training
+        return best.judged != step and (step % evaluate_every == 0 or ends)
 
     watch.begin(step)
+    work.model.stop_training = False
+    own.on_train_begin()
     with _profile(config, curves) as profile:
         while True:
             # A checkpoint of this very step exists: an evaluation that is interrupted is done again.
             if step and evaluation_is_due():
                 engine.sync()
+                own.on_test_begin()
                 with stop.at_once() if hosts.count() == 1 else contextlib.nullcontext(), watch.paused():
                     metrics = hosts.from_first(work.validate(step, curves) if hosts.is_first() else {})
                 for name, value in metrics.items():
                     curves.scalar(f"validation/{name}", value, step)
                 best.judge(work.model, metrics, step)
+                own.on_test_end(metrics)
+                if step % work.steps_per_epoch == 0:
+                    own.on_epoch_end(step // work.steps_per_epoch - 1, metrics)
                 plain = {
                     name: value for name, value in metrics.items() if "/" not in name
                 }  # without those of each class
                 print(f"train: step {step}: {_told(plain)}", file=sys.stderr, flush=True)
-            if step >= steps or best.give_up:
+            if step >= steps or best.give_up or (work.model.stop_training and best.judged == step):
+                own.on_train_end()
                 return step
             profile(step)
             batches = feed.next()
@@ -248,12 +259,13 @@ def _go_on(
             step += 1
             logs_now = step % _LOG_EVERY == 0 or step == steps
             if logs_now:
-                watch.log(step, engine, feed.waited, curves)
+                facts = watch.log(step, engine, feed.waited, curves)
+            own.on_train_batch_end(step - 1, facts if logs_now else {})
             # Several hosts agree on it now and then, since that takes them all.
             stops = bool(stop.by) if hosts.count() == 1 else logs_now and hosts.any_host(bool(stop.by))
             if (step % config.checkpoint_every == 0 or evaluation_is_due() or stops) and hosts.is_first():
-                facts = {"best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
-                checkpoints.write(Checkpoint(step, engine.snapshot(), best.named(), facts), best.step)
+                state = {"best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
+                checkpoints.write(Checkpoint(step, engine.snapshot(), best.named(), state), best.step)
             if stops:
                 checkpoints.wait()
                 raise Stopped(
@@ -307,8 +319,8 @@ class _Watch:
         """Goes back to what a checkpoint says."""
         self.bad_steps = facts["bad_steps"]
 
-    def log(self, step: int, engine: Engine, waited: float, curves: Curves) -> None:
-        """Writes the means since the last call to TensorBoard, and says how far the run is.
+    def log(self, step: int, engine: Engine, waited: float, curves: Curves) -> dict[str, float]:
+        """Writes the means since the last call to TensorBoard, says how far the run is, and returns what it wrote.
 
         Raises:
             UserError: too many steps in a row were bad.
@@ -350,6 +362,7 @@ class _Watch:
             print(f"train: step {step} of {self._steps}: {line}, {left} left", file=sys.stderr, flush=True)
         self._examples = self._tokens = 0
         self._since, self._waited = now, waited
+        return facts
 
     def _blame(self, totals: Totals) -> str:
         ids = self._work.ids(totals.last_bad_step)

@@ -18,8 +18,8 @@ def errors_of(**changes) -> str:
     [
         ({"trian": {}}, "trian: unknown key; did you mean train?"),
         ({"train": {"epoch": 1}}, "train.epoch: unknown key; did you mean train.epochs?"),
-        ({"train": {"batch_size": "many"}}, "train.batch_size: 'many': should be a valid integer"),
-        ({"train": {"batch_size": 0}}, "train.batch_size: 0: should be greater than 0"),
+        ({"train": {"batch_size": "many"}}, "train.batch_size: 'many': must be a whole number above 0, or auto"),
+        ({"train": {"batch_size": 0}}, "train.batch_size: 0: must be a whole number above 0, or auto"),
         ({"task": "poetry"}, "task: 'poetry': should be 'text_classification'"),
         ({"name": "store"}, "name: 'store': must be"),
         ({"ingest": {}}, "ingest.train: is missing"),

@@ -1,5 +1,6 @@
 """Training on the Keras backend of this process; `test_train_jax.py` runs this file again on JAX."""
 
+import json
 import os
 import re
 import shutil
@@ -282,6 +283,54 @@ def test_early_stopping_is_resumed_too(sequences, tmp_path):
         run(settings, sequences["text_classification"], tmp_path / "parts")
     run(settings, sequences["text_classification"], tmp_path / "parts")
     assert [step for step, _ in curve(tmp_path / "parts" / "logs", "validation/log_loss")] == steps
+
+
+CALLBACK = """
+import json, keras
+
+class Watch(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(batch)
+        if batch == 24:
+            self.model.stop_training = True
+
+    def on_test_end(self, logs=None):
+        self.metrics = sorted(logs)
+
+    def on_train_end(self, logs=None):
+        with open("watched.json", "w") as file:
+            json.dump({"seen": self.seen, "metrics": self.metrics}, file)
+
+"""
+
+
+def test_a_callback_of_the_users_own_is_called_and_may_stop(sequences, tmp_path, monkeypatch):
+    (tmp_path / "my_callbacks.py").write_text(CALLBACK)
+    monkeypatch.chdir(tmp_path)
+    settings = config(callbacks=["my_callbacks:Watch"], checkpoint_every=30)
+    assert "my_callbacks.py" in settings.external(), "what it does decides the result"
+    run(settings, sequences["text_classification"], tmp_path / "run")
+    told = json.loads((tmp_path / "watched.json").read_text())
+    assert told["seen"] == list(range(25))
+    assert "accuracy" in told["metrics"]
+    assert [step for step, _ in curve(tmp_path / "run" / "logs", "validation/log_loss")] == [25]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_module:Watch", "cannot be imported"),
+        ("keras.callbacks:NoSuch", "cannot be imported"),
+        ("keras.callbacks:ModelCheckpoint", "must be callable without arguments"),
+        ("builtins:dict", "gives dict, and a keras.callbacks.Callback is needed"),
+    ],
+)
+def test_what_is_no_callback_is_told(sequences, tmp_path, name, words):
+    with pytest.raises(UserError, match=rf"train\.callbacks: {name}: {words}"):
+        run(config(callbacks=[name]), sequences["text_classification"], tmp_path)
 
 
 def test_the_same_tags_for_every_task(sequences, tmp_path):
