@@ -70,8 +70,10 @@ def _with_gradient(
     def part(sums: Any, chunk: Any) -> Any:
         some, wanted, weight = chunk
         logits = jnp.einsum("btw,vw->btv", some, matrix, preferred_element_type=jnp.float32) + bias
-        bend = jnp.tanh(logits / soft_cap) if soft_cap else None
-        logits = logits if bend is None else soft_cap * bend
+        bend = None
+        if soft_cap:
+            bend = jnp.tanh(logits / soft_cap)
+            logits = soft_cap * bend
         normalizer = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, wanted[..., None], axis=-1)[..., 0]
         nll = normalizer - chosen

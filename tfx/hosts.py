@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from lmworks.configs.errors import UserError
 
@@ -22,7 +23,8 @@ _ROLES = ("chief", "master", "workerpool0", "worker", "workerpool1")
 """Of tasks that train, in their order; parameter servers and evaluators do not."""
 
 
-class Host(NamedTuple):
+@dataclass(frozen=True)
+class Host:
     """One of the processes that run a component together."""
 
     index: int = 0

@@ -51,7 +51,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: TrainStage, data: str) -> None:
         self._folder, self._keep = folder, config.keep_checkpoints
-        self._identity = {"config": config.resume_identity(), "data": data}
+        self._identity: dict[str, Any] = {"config": config.resume_identity(), "data": data}
         self._writing: threading.Thread | None = None
         self._failed: BaseException | None = None
 

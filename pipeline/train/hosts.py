@@ -59,7 +59,7 @@ def from_first(value: T) -> T:
     size = int(_broadcast(np.array(len(text))))
     padded = np.zeros(size, np.uint8)
     padded[: len(text)] = text[:size]
-    return json.loads(_broadcast(padded).tobytes())  # type: ignore[no-any-return]
+    return json.loads(_broadcast(padded).tobytes())
 
 
 def arrays_from_first(arrays: Arrays, like: Arrays) -> Arrays:

@@ -115,13 +115,14 @@ class TensorFlowEngine:
             self._end(targets, tf.constant([step, 0]))
 
     def _placed(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-        if not self._strategy:
+        strategy = self._strategy
+        if strategy is None:
             return {name: tf.constant(value) for name, value in inputs.items()}
         parts = {name: np.split(value, self.devices) for name, value in inputs.items()}
 
         def part(name: str) -> Any:
             of = lambda context: tf.constant(parts[name][context.replica_id_in_sync_group])  # noqa: E731
-            return self._strategy.experimental_distribute_values_from_function(of)
+            return strategy.experimental_distribute_values_from_function(of)
 
         return {name: part(name) for name in inputs}
 
