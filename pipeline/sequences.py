@@ -33,13 +33,12 @@ class SequenceTable:
         labels: int32 [rows].
         ids: the rows' ids.
         rows: int64 [rows], their positions in the examples.
-        pad_id: what fills sequences up.
     """
 
     def __init__(self, sequences: Sequences, split: str) -> None:
         table = read_table(sequences, split)
         self._tokens = ListColumn(table.column("token_ids"))
-        self.pad_id = int(sequences.properties["pad_id"])
+        self._pad_id = int(sequences.properties["pad_id"])
         self._first = table.column("first_length").to_numpy()
         self.lengths = table.column("length").to_numpy()
         self.labels = table.column("label").to_numpy()
@@ -48,10 +47,6 @@ class SequenceTable:
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def distinct_tokens(self) -> np.ndarray:
-        """Ids that stand anywhere in the split, padding too: int32, ascending."""
-        return np.union1d(self._tokens.distinct(), [self.pad_id]).astype(np.int32)
 
     def batch(self, indices: np.ndarray, allowed: np.ndarray | None = None, rows: int | None = None) -> Batch:
         """Pads sequences to the longest of them, or to the next of the allowed lengths (ascending).
@@ -65,7 +60,7 @@ class SequenceTable:
         if allowed is not None:
             longest = int(allowed[np.searchsorted(allowed, longest)])
         rows = len(indices) if rows is None else rows
-        token_ids = np.full((rows, longest), self.pad_id, np.int32)
+        token_ids = np.full((rows, longest), self._pad_id, np.int32)
         for place, index in enumerate(indices):
             tokens = self._tokens.row(int(index))
             token_ids[place, : len(tokens)] = tokens

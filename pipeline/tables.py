@@ -95,10 +95,6 @@ class ListColumn:
         first, last = self._offsets[chunk][index - self._starts[chunk] :][:2]
         return self._values[chunk][first + begin : last if end is None else min(first + end, last)]
 
-    def distinct(self) -> np.ndarray:
-        """Values that stand in any row, ascending."""
-        return np.unique(np.concatenate([np.unique(values) for values in self._values]))
-
 
 def read_table(artifact: Artifact, split: str) -> pa.Table:
     """All Arrow shards of a split, memory-mapped."""

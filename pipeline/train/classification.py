@@ -39,9 +39,6 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     model.properties |= {"labels": labels, **trained.properties(work.model)}
 
 
-_MANY_ROWS = 100_000
-
-
 class Classification:
     """One target per row; rows of like length share a batch."""
 
@@ -89,10 +86,6 @@ class Classification:
     def ids(self, step: int) -> list[str]:
         """See `loop.Work`."""
         return [self._training.ids[int(row)].as_py() for indices in self._rows(step) for row in indices]
-
-    def used_tokens(self) -> np.ndarray | None:
-        """See `loop.Work`; of many rows it is not asked, as they hold most tokens anyway and all would have to be read."""
-        return self._training.distinct_tokens() if len(self._training) <= _MANY_ROWS else None
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""

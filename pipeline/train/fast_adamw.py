@@ -1,13 +1,9 @@
 """AdamW whose update on TensorFlow is one XLA program instead of a dozen kernels per variable."""
 
-from __future__ import annotations
-
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from lmworks.models.replicas import local, replica
@@ -23,9 +19,6 @@ class FastAdamW(keras.optimizers.AdamW):
     2019, https://arxiv.org/abs/1711.05101, algorithm 2, with Keras's order: decay first). The sparse gradient of an embedding
     is never made dense: all rows get the update of a zero gradient, and the few rows that have one are then overwritten with
     their own. The result is that of dense AdamW, not of a "lazy" one.
-
-    Rows of an embedding that no gradient will ever reach (tokens that the training data does not hold) have moments of zero, and
-    only decay: `only_rows` names the others, and what the decay of the rest comes to is put down by `settle`.
 
     Where a feature is asked that the fast path lacks (AMSGrad, moving averages, accumulation, clipping by value or per
     variable, a variable that is not float32), Keras's own update runs. Under a `tf.distribute` strategy every replica is given
@@ -51,10 +44,6 @@ class FastAdamW(keras.optimizers.AdamW):
         self.gradient_scale: Any = 1.0
         self.allowed: Any = True
         self._updates: dict[tuple[Any, ...], Callable[..., None]] = {}
-        self._rows: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
-        """By index of a variable: the rows that get gradients, and the others."""
-        self.pending: dict[int, tf.Variable] = {}
-        """By index of a variable: the factor by which the rows of no gradient are still to be multiplied."""
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes the moments, and the variable for the norm."""
@@ -67,23 +56,6 @@ class FastAdamW(keras.optimizers.AdamW):
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {**super().get_config(), "guarded": self.guarded}
-
-    def only_rows(self, variable: keras.Variable, rows: np.ndarray) -> None:
-        """Promises that a variable's gradients, sparse ones, have no other rows than these; call it once it is built."""
-        index = self._get_variable_index(variable)
-        others = np.setdiff1d(np.arange(variable.shape[0]), rows)
-        self._rows[index] = tf.constant(rows, tf.int32), tf.constant(others, tf.int32)
-        self.pending[index] = tf.Variable(1.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-
-    def settle(self) -> None:
-        """Multiplies the rows of no gradient by what their weight decay has come to; call it before they are read."""
-        for index, pending in self.pending.items():
-            others = self._rows[index][1]
-            for copy in getattr(
-                self._trainable_variables[index]._value, "values", (self._trainable_variables[index]._value,)
-            ):
-                copy.scatter_update(tf.IndexedSlices(copy.sparse_read(others) * local(pending), others))
-            pending.assign(1.0)
 
     def apply(self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Updates the variables."""
@@ -119,9 +91,6 @@ class FastAdamW(keras.optimizers.AdamW):
             self._updates[key] = tf.function(self._dense_update(sparse), jit_compile=True, autograph=False)
         with tf.control_dependencies(tf.nest.flatten([new for _, _, new in rows])):
             self._updates[key]([g for g in grads if not isinstance(g, tf.IndexedSlices)], alpha, decay, scale, usable)
-            for i, _, _ in rows:
-                if i in self._rows:
-                    self._update_rows(i, alpha, decay, usable)
         for i, gradient, new_values in rows:
             for state, new in zip(self._state(i), new_values, strict=True):
                 state.scatter_update(tf.IndexedSlices(new, gradient.indices))
@@ -179,8 +148,6 @@ class FastAdamW(keras.optimizers.AdamW):
         ) -> None:
             remaining = iter(grads)
             for index, sparse in kinds:
-                if sparse and index in self._rows:
-                    continue
                 state = self._state(index)
                 values = [variable.read_value() for variable in state]
                 grad = None if sparse else next(remaining) * scale
@@ -188,21 +155,6 @@ class FastAdamW(keras.optimizers.AdamW):
                     variable.assign(new)
 
         return update
-
-    def _update_rows(self, index: int, alpha: tf.Tensor, decay: tf.Tensor, usable: tf.Tensor) -> None:
-        """A gradient of zeros on the rows that get gradients; the others only decay, later."""
-
-        @functools.partial(tf.function, jit_compile=True, autograph=False)
-        def moved(state: list[tf.Tensor], alpha: tf.Tensor, decay: tf.Tensor, usable: tf.Tensor) -> list[tf.Tensor]:
-            return self._moved(index, state, None, alpha, decay, usable)
-
-        rows, state = self._rows[index][0], self._state(index)
-        new_values = moved([variable.sparse_read(rows) for variable in state], alpha, decay, usable)
-        for variable, new in zip(state, new_values, strict=True):
-            variable.scatter_update(tf.IndexedSlices(new, rows))
-        if self._use_weight_decay(self._trainable_variables[index]):
-            pending = local(self.pending[index])
-            pending.assign(pending * tf.where(usable, decay, 1.0))
 
     def _row_update(
         self,

@@ -87,9 +87,6 @@ class _Packed:
             documents |= dict.fromkeys(packing.order[first : last + 1].tolist())
         return [self.training.ids[document].as_py() for document in documents]
 
-    def used_tokens(self) -> None:
-        """See `loop.Work`: the softmax gives every token a gradient."""
-
     def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """Perplexity, and the arithmetic that is done."""
         flops = flops_per_token(self.model, self.length, self.predicted) * tokens_per_second

@@ -61,9 +61,6 @@ class Work(Protocol):
     def ids(self, step: int) -> list[str]:
         """Of the examples or documents of that step."""
 
-    def used_tokens(self) -> np.ndarray | None:
-        """Ids, ascending, of the only tokens whose embeddings ever get a gradient; None where all may, or where it is not known."""
-
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """Sums over the targets, in nats: what is trained, and what is reported. Called while the step is traced."""
 

@@ -75,8 +75,6 @@ class TensorFlowEngine:
             if plain:
                 self._optimizer.exclude_from_weight_decay(var_list=plain)
             self._optimizer.build(self._variables)
-            if (rows := work.used_tokens()) is not None:
-                self._optimizer.only_rows(work.model.backbone.token_embedding._embeddings, rows)
             # Of the step that is computed: loss. Since the last reading: loss, targets, gradient norm, good steps.
             self._current, self._sums = self._variable(0.0), self._variable([0.0] * 4)
             # Bad steps in all, in a row now, most in a row, the last one; overflows.
@@ -208,13 +206,11 @@ class TensorFlowEngine:
 
     def sync(self) -> None:
         """See `loop.Engine`: the model's variables are those that are trained."""
-        self._optimizer.settle()
 
     def _state(self) -> dict[str, Any]:
         """Everything that decides how the run goes on, by a name that sorts."""
         groups = {"model": self._work.model.variables, "optimizer": self._optimizer.variables}
         found = {f"{group}/{number:05d}": one.value for group, all in groups.items() for number, one in enumerate(all)}
-        found |= {f"pending/{index:05d}": one for index, one in self._optimizer.pending.items()}
         own = {"sums": self._sums, "bad": self._bad, "scale": self._scale, "calm": self._calm}
         return {**found, **own}
 

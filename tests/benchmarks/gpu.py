@@ -150,9 +150,6 @@ def _work(case: str, sizes: SimpleNamespace, config, dtype: str):
             inputs = self.inputs(0)
             return {name: keras.InputSpec(shape=ids[: one.ndim], dtype=one.dtype.name) for name, one in inputs.items()}
 
-        def used_tokens(self):
-            return None
-
         def micro_batches(self, step):
             return [loop.MicroBatch(self.inputs(step), float(self.targets), sizes.batch, sizes.batch * sizes.length)]
 
