@@ -13,8 +13,8 @@ from lmworks.pipeline.export.predict import Wish, continue_text, open_servable
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.tfx.artifacts import Sequences, read
 from tests.conftest import lmworks
+from tests.pipeline.corpora import story
 from tests.pipeline.test_chat import _chats
-from tests.pipeline.test_language_model import _story
 from tests.tiny_decoders import backbone, tokenizer_folder
 
 
@@ -34,7 +34,7 @@ def llama(tmp_path_factory):
     keras_hub.models.Llama3CausalLM(backbone("Llama3", pieces)).export_to_transformers(str(folder / "preset"))
     shutil.copytree(folder / "tokenizer", folder / "preset", dirs_exist_ok=True)
     return _run(
-        folder, "pretrain", [{"text": _story(number)} for number in range(120)], "preprocess={sequence_length: 48}",
+        folder, "pretrain", [{"text": story(number)} for number in range(120)], "preprocess={sequence_length: 48}",
         "train={steps: 30, batch_size: 8, learning_rate: 0.01, precision: float32}", "export.formats=[saved_model,huggingface]",
     )  # fmt: skip
 
