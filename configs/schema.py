@@ -310,6 +310,9 @@ class Train(Section):
     remat: bool = False
     """Rematerialisation: the backward pass computes each Transformer layer again instead of keeping what it computed.
     Less memory, the same result, about a third more arithmetic."""
+    steps_per_execution: Positive = 1
+    """Optimizer steps in one call of the compiled program, between two logs at most: less overhead where a step is a few
+    milliseconds. One by one where their shapes differ, with `accumulate`, and on mirrored devices."""
     max_bad_steps: Positive = 10
     """A step whose loss or gradient is no finite number changes nothing and is counted; so many in a row stop the run."""
     checkpoint_every: Positive = 500
@@ -454,6 +457,7 @@ class PreprocessStage(Preprocess):
 
 _FREE_WHEN_RESUMED = (
     "steps", "epochs", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "profile", "strategy", "remat",
+    "steps_per_execution",
 )  # fmt: skip
 
 

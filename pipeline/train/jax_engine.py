@@ -62,6 +62,7 @@ class JaxEngine:
         mesh = Mesh(np.array(used), ("batch",))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._by_row = NamedSharding(mesh, PartitionSpec("batch"))
+        self._by_second = NamedSharding(mesh, PartitionSpec(None, "batch"))
         self._state = self._placed({
             "trainable": [one.value for one in model.trainable_variables],
             "other": [one.value for one in model.non_trainable_variables],
@@ -74,6 +75,7 @@ class JaxEngine:
             "calm": np.int32(0),
         })  # fmt: skip
         self._whole = jax.jit(self._compute_whole, donate_argnums=0)
+        self._several = jax.jit(self._compute_several, donate_argnums=0)
         self._first = jax.jit(self._compute_part)
         self._more = jax.jit(self._compute_more, donate_argnums=(0, 1))
         self._end = jax.jit(self._apply, donate_argnums=(0, 1))
@@ -82,9 +84,10 @@ class JaxEngine:
         # A copy: the step gives its arguments' memory away, and what stands here may be somebody else's.
         return jax.tree.map(lambda one: jax.device_put(np.array(one), self._everywhere), tree)
 
-    def _rows(self, value: np.ndarray) -> jax.Array:
-        """Every host has the whole micro-batch and gives its devices their rows."""
-        return jax.make_array_from_callback(value.shape, self._by_row, lambda index: value[index])
+    def _rows(self, value: np.ndarray, stacked: bool = False) -> jax.Array:
+        """Every host has the whole micro-batch, or several of them, and gives its devices their rows."""
+        sharding = self._by_second if stacked else self._by_row
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
     def step(self, step: int, batches: list[MicroBatch]) -> None:
         """See `loop.Engine`."""
@@ -98,6 +101,19 @@ class JaxEngine:
         for more in inputs[1:]:
             found, self._state["other"] = self._more(found, self._state.pop("other"), self._state, more, targets)
         self._state = self._end(self._state, found, targets, place)
+
+    def steps(self, step: int, batches: list[MicroBatch]) -> None:
+        """See `loop.Engine`."""
+        stacked = {name: np.stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+        inputs = {name: self._rows(value, stacked=True) for name, value in stacked.items()}
+        targets = np.array([max(1.0, batch.targets) for batch in batches], np.float32)
+        places = np.arange(step, step + len(batches), dtype=np.int32)
+        self._state = self._several(self._state, inputs, targets, places)
+
+    def _compute_several(self, state: Any, inputs: Any, targets: Any, places: Any) -> Any:
+        return jax.lax.scan(
+            lambda state, one: (self._compute_whole(state, *one), None), state, (inputs, targets, places)
+        )[0]
 
     def _compute_whole(self, state: Any, inputs: Any, targets: Any, place: Any) -> Any:
         found, other = self._compute_part(state, inputs, targets)

@@ -96,6 +96,9 @@ class Engine(Protocol):
     def step(self, step: int, batches: list[MicroBatch]) -> None:
         """Starts the optimizer step that follows `step` finished ones; reads nothing back."""
 
+    def steps(self, step: int, batches: list[MicroBatch]) -> None:
+        """Starts as many steps as there are micro-batches, of one each and one shape, in one call."""
+
     def read(self) -> Totals:
         """Waits for the steps that were started; the sums begin anew."""
 
@@ -250,14 +253,18 @@ def _go_on(
                 own.on_train_end()
                 return step
             profile(step)
-            batches = feed.next()
-            engine.step(step, batches)
+            before, step = (
+                step,
+                min(step + config.steps_per_execution, _next_pause(config, evaluate_every, step, steps)),
+            )
+            batches = [feed.next() for _ in range(before, step)]
+            _start(engine, before, batches)
             watch.count(batches)
-            step += 1
             logs_now = step % _LOG_EVERY == 0 or step == steps
             if logs_now:
                 facts = watch.log(step, engine, feed.waited, curves)
-            own.on_train_batch_end(step - 1, facts if logs_now else {})
+            for done in range(before, step):
+                own.on_train_batch_end(done, facts if logs_now and done == step - 1 else {})
             # Several hosts agree on it now and then, since that takes them all.
             stops = bool(stop.by) if hosts.count() == 1 else logs_now and hosts.any_host(bool(stop.by))
             if (step % config.checkpoint_every == 0 or evaluation_is_due() or stops) and hosts.is_first():
@@ -269,6 +276,23 @@ def _go_on(
                     f"stopped by {stop.by or 'another host'} after step {step} of {steps}, a checkpoint is written; "
                     "the same command goes on from there"
                 )
+
+
+def _next_pause(config: TrainStage, evaluate_every: int, step: int, steps: int) -> int:
+    """The step after which something is read, written or watched."""
+    rhythms = (_LOG_EVERY, config.checkpoint_every, evaluate_every)
+    profiled = [one for one in config.profile or () if one > step]
+    return min([steps, *profiled, *((step // every + 1) * every for every in rhythms)])
+
+
+def _start(engine: Engine, step: int, batches: list[list[MicroBatch]]) -> None:
+    """Starts the steps that these are the micro-batches of, in one call where they are alike."""
+    shapes = {tuple(value.shape for value in one.inputs.values()) for parts in batches for one in parts}
+    if len(batches) > 1 and len(shapes) == 1 and all(len(parts) == 1 for parts in batches):
+        engine.steps(step, [one for parts in batches for one in parts])
+        return
+    for number, parts in enumerate(batches):
+        engine.step(step + number, parts)
 
 
 @contextlib.contextmanager
@@ -296,10 +320,10 @@ class _Watch:
         self._first = step
         self._began = self._since = self._said_at = time.monotonic()
 
-    def count(self, batches: list[MicroBatch]) -> None:
-        """One step more."""
-        self._examples += sum(batch.examples for batch in batches)
-        self._tokens += sum(batch.tokens for batch in batches)
+    def count(self, steps: list[list[MicroBatch]]) -> None:
+        """So many steps more."""
+        self._examples += sum(batch.examples for batches in steps for batch in batches)
+        self._tokens += sum(batch.tokens for batches in steps for batch in batches)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -92,6 +92,9 @@ class TensorFlowEngine:
         # Traced once for all shapes: a trace takes seconds.
         options: dict[str, Any] = {"autograph": False} | ({} if strategy else {"input_signature": specs})
         self._whole = tf.function(self._on_every_device(self._step), **options)
+        stacked = {name: tf.TensorSpec([None, *one.shape], one.dtype, name) for name, one in specs[0].items()}
+        several = [stacked, tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.int32)]
+        self._several = tf.function(self._steps, input_signature=several, autograph=False)
         self._part = tf.function(self._on_every_device(self._accumulate), **options)
         self._end = tf.function(self._on_every_device(self._apply_accumulated), autograph=False)
 
@@ -111,6 +114,24 @@ class TensorFlowEngine:
             compute(self._placed(batch.inputs), targets, tf.constant([step, number]))
         if self._gradients:
             self._end(targets, tf.constant([step, 0]))
+
+    def steps(self, step: int, batches: list[MicroBatch]) -> None:
+        """See `loop.Engine`."""
+        if self._strategy:  # what its devices say to each other cannot stand in a loop
+            for number, batch in enumerate(batches):
+                self.step(step + number, [batch])
+            return
+        stacked = {name: tf.constant(np.stack([batch.inputs[name] for batch in batches])) for name in batches[0].inputs}
+        targets = tf.constant([max(1.0, batch.targets) for batch in batches], tf.float32)
+        self._several(stacked, targets, tf.constant(step))
+
+    def _steps(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, first: tf.Tensor) -> None:
+        def one(number: tf.Tensor) -> tuple[tf.Tensor]:
+            place = tf.stack([first + number, 0])
+            self._step({name: value[number] for name, value in inputs.items()}, targets[number], place)
+            return (number + 1,)
+
+        tf.while_loop(lambda number: number < tf.size(targets), one, [tf.constant(0)])
 
     def _placed(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         strategy = self._strategy

@@ -18,7 +18,7 @@ from lmworks.pipeline.train import batch_size, hosts
 from lmworks.pipeline.train.engine import _build
 from lmworks.pipeline.train.feed import Feed
 from lmworks.tfx.process import Stopped
-from tests.pipeline.training import BACKEND, config, curve, digest, largest_difference, run
+from tests.pipeline.training import BACKEND, config, curve, digest, largest_difference, run, weights
 
 GROWN = {
     "evaluate_every": 20,
@@ -260,6 +260,18 @@ def test_memory_that_does_not_suffice_is_told_with_what_to_change():
     assert "train.batch_size=4 with train.accumulate=4 (the same result)" in told
     assert "train.remat=true" in told
     assert "train.remat=true" not in batch_size.advice(config(remat=True))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_several_steps_in_one_call_are_the_same_steps(task, sequences, tmp_path):
+    settings = {"checkpoint_every": 7, "steps": 21, "evaluate_every": 21}
+    run(config(task, **settings), sequences[task], tmp_path / "one")
+    run(config(task, steps_per_execution=4, **settings), sequences[task], tmp_path / "four")
+    one, four = (weights(tmp_path / name / "model") for name in ("one", "four"))
+    assert largest_difference(one, four) < 1e-6
+    assert curve(tmp_path / "one" / "logs", "train/loss") == pytest.approx(
+        curve(tmp_path / "four" / "logs", "train/loss")
+    )
 
 
 def test_a_profile_is_written(sequences, tmp_path):
