@@ -269,9 +269,8 @@ def test_several_steps_in_one_call_are_the_same_steps(task, sequences, tmp_path)
     run(config(task, steps_per_execution=4, **settings), sequences[task], tmp_path / "four")
     one, four = (weights(tmp_path / name / "model") for name in ("one", "four"))
     assert largest_difference(one, four) < 1e-6
-    assert curve(tmp_path / "one" / "logs", "train/loss") == pytest.approx(
-        curve(tmp_path / "four" / "logs", "train/loss")
-    )
+    losses = [dict(curve(tmp_path / name / "logs", "train/loss")) for name in ("one", "four")]
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_a_profile_is_written(sequences, tmp_path):
