@@ -9,6 +9,7 @@ string; artifacts are URIs. Exit code 0 when the component returned (also for an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import json
@@ -171,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         component = load_component(flags.component)
         if flags.executor_input.startswith("fd:"):
             if load := getattr(sys.modules[component.function.__module__], "load", None):
-                load(component.config.model_validate_json(flags.early_config))
+                # What fails fails again in the component, when there is somebody to tell.
+                with contextlib.suppress(Exception):
+                    load(component.config.model_validate_json(flags.early_config))
             work = process.wait_for_work(int(flags.executor_input.removeprefix("fd:")))
             if work is None:  # the runner found that there is none
                 return 0
