@@ -91,11 +91,7 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
     # Hosts that run a component together compute alike, and only the first one writes.
     elsewhere = tempfile.TemporaryDirectory() if this_host().index > 0 else None
     outputs = {}
-    settled = False
-    if context.get("state"):
-        marker = Path(context["state"]) / SETTLED
-        settled = marker.exists()
-        marker.unlink(missing_ok=True)
+    settled = bool(context.get("state")) and (Path(context["state"]) / SETTLED).exists()
     for name, kind in component.outputs.items():
         path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
         if elsewhere:
