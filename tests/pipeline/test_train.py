@@ -17,9 +17,11 @@ import pytest
 
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.train import batch_size, hosts
+from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import _build
 from lmworks.pipeline.train.feed import Feed
 from lmworks.pipeline.train.loop import Best
+from lmworks.tfx.artifacts import SETTLED
 from lmworks.tfx.process import Stopped
 from tests.pipeline.training import BACKEND, config, curve, digest, largest_difference, run, weights
 
@@ -114,10 +116,12 @@ def test_more_steps_go_on_from_the_kept_checkpoint(finished, sequences, tmp_path
     """Also of two times four rows, as of eight."""
     once = run(config(steps=40, **GROWN), sequences["text_classification"], tmp_path / "once")
     folder = copied(finished, tmp_path / "more")
+    (folder / "state" / SETTLED).touch()
     more = run(config(steps=40, **GROWN), sequences["text_classification"], folder, settled=True)
     assert "goes on from the checkpoint of step 20" in capfd.readouterr().err
     # With a constant learning rate the longer run is the one that was never shorter.
     assert largest_difference(once, more) == 0.0
+    assert not (folder / "state" / SETTLED).exists(), "what is there now is of a run that is not published yet"
     assert [step for step, _ in curve(folder / "logs", "train/loss")] == [10, 20, 30, 40]
     folder, halves = copied(finished, tmp_path / "halves"), {"batch_size": 4, "accumulate": 2}
     cut = run(config(steps=40, **halves, **GROWN), sequences["text_classification"], folder, settled=True)
@@ -265,6 +269,19 @@ def test_memory_that_does_not_suffice_is_told_with_what_to_change():
 def test_a_profile_is_written(sequences, tmp_path):
     run(config(steps=12, profile=(3, 6)), sequences["text_classification"], tmp_path)
     assert list((tmp_path / "logs" / "plugins" / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_new_run_does_not_show_what_an_earlier_one_left(tmp_path):
+    profile = tmp_path / "plugins" / "profile" / "x.xplane.pb"
+    profile.parent.mkdir(parents=True)
+    profile.touch()
+    (tmp_path / "events.out.tfevents.1.a").write_bytes(b"12345")
+    with Curves(tmp_path, {"events.out.tfevents.1.a": 3}):
+        assert (tmp_path / "events.out.tfevents.1.a").read_bytes() == b"123"
+        assert profile.exists()
+    with Curves(tmp_path, {}):
+        assert not (tmp_path / "events.out.tfevents.1.a").exists()
+        assert not profile.exists()
 
 
 def test_early_stopping_is_resumed_too(sequences, tmp_path):
