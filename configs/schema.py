@@ -267,6 +267,12 @@ def _entry(value: str) -> str:
     return value
 
 
+def _ascending(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] >= value[1]:
+        raise ValueError(f"must be [from, to] with from below to, and is [{value[0]}, {value[1]}]")
+    return value
+
+
 class Train(Section):
     """Sequences to a model."""
 
@@ -320,7 +326,7 @@ class Train(Section):
     evaluation, and on SIGTERM or Ctrl-C."""
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints are kept while training; one is kept after it, for more `steps`."""
-    profile: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
+    profile: Annotated[tuple[Annotated[int, Field(ge=0)], Positive], AfterValidator(_ascending)] | None = None
     """Steps from which to which a profile is written beside the TensorBoard logs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None

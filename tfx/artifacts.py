@@ -53,6 +53,11 @@ class Artifact:
         self.settled = settled
         self.digest = digest
 
+    def reopen(self) -> None:
+        """Of an output: from now on what is in `state` belongs to this execution, which is not published yet."""
+        self.settled = False
+        (self.state.parent / SETTLED).unlink(missing_ok=True)
+
 
 class Examples(Artifact):
     """Rows as Parquet, split, each with an `id`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ _PORT = 12355
 """Of the coordinator, where the environment gives none that is free: a port in a cluster's description is another server's."""
 _ROLES = ("chief", "master", "workerpool0", "worker", "workerpool1")
 """Of tasks that train, in their order; parameter servers and evaluators do not."""
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "COORDINATOR_ADDRESS", "CLUSTER_SPEC", "TF_CONFIG")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ def this_host(environment: Mapping[str, str] = os.environ) -> Host:
         if environment.get(name):
             return _from_description(name, environment[name])
     return Host()
+
+
+def forget_others(environment: MutableMapping[str, str] = os.environ) -> list[str]:
+    """Takes what tells of other hosts out of the environment; the names of what was there."""
+    found = [name for name in _VARIABLES if environment.get(name)]
+    for name in found:
+        del environment[name]
+    return found
 
 
 def _from_numbers(environment: Mapping[str, str], prefix: str) -> Host:

@@ -9,6 +9,7 @@ string; artifacts are URIs. Exit code 0 when the component returned (also for an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import json
@@ -90,11 +91,7 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
     # Hosts that run a component together compute alike, and only the first one writes.
     elsewhere = tempfile.TemporaryDirectory() if this_host().index > 0 else None
     outputs = {}
-    settled = False
-    if context.get("state"):
-        marker = Path(context["state"]) / SETTLED
-        settled = marker.exists()
-        marker.unlink(missing_ok=True)
+    settled = bool(context.get("state")) and (Path(context["state"]) / SETTLED).exists()
     for name, kind in component.outputs.items():
         path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
         if elsewhere:
@@ -171,7 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         component = load_component(flags.component)
         if flags.executor_input.startswith("fd:"):
             if load := getattr(sys.modules[component.function.__module__], "load", None):
-                load(component.config.model_validate_json(flags.early_config))
+                # What fails fails again in the component, when there is somebody to tell.
+                with contextlib.suppress(Exception):
+                    load(component.config.model_validate_json(flags.early_config))
             work = process.wait_for_work(int(flags.executor_input.removeprefix("fd:")))
             if work is None:  # the runner found that there is none
                 return 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx import fingerprint, launch, locks, process, runs
+from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
 from lmworks.tfx.artifacts import SETTLED, manifest_of, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import Metadata
@@ -74,6 +74,9 @@ class LocalRunner:
             StageError: a stage failed; the ones before it stay.
         """
         check(list(nodes))
+        if left := hosts.forget_others():
+            told = f"{' and '.join(left)} in the environment {'is' if len(left) == 1 else 'are'} ignored"
+            print(f"{told}: a run is of this machine alone", file=sys.stderr)
         self.folder.mkdir(parents=True, exist_ok=True)
         metadata = Metadata(self.root)
         # Shared, for two may run under one name; who asks whether this run lives asks for it alone.

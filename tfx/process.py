@@ -98,9 +98,12 @@ class Stop:
         """The signal handler."""
         if self.by and number == signal.SIGINT:  # a second Ctrl-C means it
             raise KeyboardInterrupt
-        self.by = signal.Signals(number).name
+        self.by = self.by or signal.Signals(number).name  # Ctrl-C is followed by SIGTERM from the runner
         if self._at_once:
-            raise Stopped(self.by)
+            raise Stopped(self._told())
+
+    def _told(self) -> str:
+        return f"stopped by {self.by}; the same command goes on from there"
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -108,7 +111,7 @@ class Stop:
         self._at_once = True
         try:
             if self.by:
-                raise Stopped(self.by)
+                raise Stopped(self._told())
             yield
         finally:
             self._at_once = False

@@ -59,7 +59,7 @@ def _largest(config: TrainStage, build: Callable[[TrainStage], tuple[loop.Work, 
         tried = _with(config, rows)
         try:
             work, engine = build(tried)
-            most = work.steps_per_epoch * config.accumulate * rows // _STEPS_OF_AN_EPOCH
+            most = work.steps_per_epoch * rows // _STEPS_OF_AN_EPOCH
             longest = max(range(min(work.steps_per_epoch, 64)), key=lambda step: _elements(work.micro_batches(step)))
             engine.step(0, work.micro_batches(longest))
             engine.read()

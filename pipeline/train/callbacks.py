@@ -1,7 +1,9 @@
 """Keras callbacks that a user adds: `train.callbacks: [my_module:MyCallback]`.
 
 They are told what `fit` tells them: `on_train_begin`, `on_train_batch_end` after every optimizer step, `on_test_end` with the
-metrics of an evaluation, `on_epoch_end` with the same at an epoch's end, `on_train_end`; and may set `self.model.stop_training`.
+metrics of an evaluation, `on_epoch_end` with the same where that is at an epoch's end, `on_train_end`; and may set
+`self.model.stop_training`. On several hosts each has its own, and they must decide alike.
+
 The batch's number is the optimizer step of the run, so that a run that goes on from a checkpoint counts on. Losses are read from
 the device now and then only: `logs` of a batch holds `loss` where TensorBoard gets one, and is empty between. At an evaluation the
 model has the weights of that step. What a callback keeps for itself is not in checkpoints.

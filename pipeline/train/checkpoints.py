@@ -10,6 +10,7 @@ A folder without a whole `checkpoint.json` is none: it was being written when th
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -23,7 +24,7 @@ from lmworks.configs.schema import TrainStage
 from lmworks.tfx.artifacts import file_sha256, sync, write_json
 
 Arrays = dict[str, np.ndarray]
-_VERSION = 1
+_VERSION = 2
 _FILE, _RECORD = "state.safetensors", "checkpoint.json"
 
 
@@ -59,19 +60,22 @@ class Checkpoints:
         """The newest whole checkpoint; torn ones are skipped with a warning.
 
         Args:
-            published: whether the run that wrote them came to its end: then only more steps go on from it.
+            published: whether the run that wrote them came to its end, with its last step or before: then only one that is
+                asked for more steps goes on from it.
             steps: of the run that is to be done.
 
         Raises:
             UserError: it belongs to a run with another config, naming the keys, or has more steps than are asked for.
         """
+        torn = []
         for path in sorted(self._folder.glob("step-*"), reverse=True):
             try:
                 record = self._read(path)
             except (OSError, ValueError, KeyError) as error:
                 print(f"train: {path}: is no whole checkpoint and is skipped: {error}", file=sys.stderr)
+                torn.append(path)
                 continue
-            if published and record["step"] >= steps:
+            if published and record["facts"]["steps"] >= steps:
                 break
             self._refuse_other(path, record["identity"])
             if record["step"] > steps:
@@ -81,6 +85,9 @@ class Checkpoints:
                 )
             from safetensors.numpy import load_file
 
+            for other in (*torn, *self._folder.glob(".*")):  # drafts of a process that was killed
+                _remove(other)
+            self.prune(self._keep)
             best = load_file(self._folder / record["best"]) if record["best"] else {}
             return Checkpoint(record["step"], load_file(path / _FILE), best, record["facts"])
         # What is left is torn, or belongs to a run that came to its end.
@@ -136,24 +143,22 @@ class Checkpoints:
         try:
             self._write(checkpoint, best_step)
         except BaseException as error:  # raised in the training thread by `wait`
+            for draft in self._folder.glob(".*"):  # what cannot be used takes no room
+                _remove(draft)
             self._failed = error
 
     def _write(self, checkpoint: Checkpoint, best_step: int) -> None:
-        from safetensors.numpy import save_file
-
         self._folder.mkdir(parents=True, exist_ok=True)
         best = f"best-{best_step:08d}.safetensors" if checkpoint.best else ""
         if best and not (self._folder / best).exists():
             draft = self._folder / f".{best}"
-            save_file(checkpoint.best, draft)
-            sync(draft)
+            _save(checkpoint.best, draft)
             draft.rename(self._folder / best)
         name = f"step-{checkpoint.step:08d}"
         draft = self._folder / f".{name}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        save_file(checkpoint.state, draft / _FILE)
-        sync(draft / _FILE)
+        _save(checkpoint.state, draft / _FILE)
         files = {f"{name}/{_FILE}": file_sha256(draft / _FILE)}
         if best:
             files[best] = file_sha256(self._folder / best)
@@ -177,3 +182,28 @@ class Checkpoints:
         for path in self._folder.glob("best-*"):
             if path.name not in named:
                 path.unlink()
+
+
+def _save(arrays: Arrays, path: Path) -> None:
+    """Writes arrays durably.
+
+    Raises:
+        OSError: they could not be; safetensors itself raises an error of its own.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), str(error), str(path)) from error
+        raise
+    sync(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

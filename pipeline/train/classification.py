@@ -59,10 +59,13 @@ class Classification:
         """Rows of a step are chosen first, and then cut into micro-batches."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            rows = self._config.rows * self._config.accumulate
-            self._epoch, self._order = epoch, shuffled_batches(self._training.lengths, rows, self._config.seed, epoch)
+            self._epoch, self._order = epoch, self._batches(epoch)
         chosen, size = self._order[place], self._config.rows
         return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        rows = self._config.rows * self._config.accumulate
+        return shuffled_batches(self._training.lengths, rows, self._config.seed, epoch)
 
     def input_specs(self) -> dict[str, keras.InputSpec]:
         """See `loop.Work`."""
@@ -85,7 +88,9 @@ class Classification:
 
     def ids(self, step: int) -> list[str]:
         """See `loop.Work`."""
-        return [self._training.ids[int(row)].as_py() for indices in self._rows(step) for row in indices]
+        epoch, place = divmod(step, self.steps_per_epoch)
+        # Drawn anew: the thread that makes batches has moved on, and changes what `_rows` keeps.
+        return [self._training.ids[int(row)].as_py() for row in self._batches(epoch)[place]]
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""

@@ -6,6 +6,7 @@ with the curves as they were at that step.
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,8 @@ class Curves:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        if not sizes:
+            shutil.rmtree(folder / "plugins", ignore_errors=True)  # profiles
         for path in _event_files(folder):
             if path.name not in sizes:
                 path.unlink()

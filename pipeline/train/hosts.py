@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,16 +63,16 @@ def from_first(value: T) -> T:
     return json.loads(_broadcast(padded).tobytes())
 
 
-def arrays_from_first(arrays: Arrays, like: Arrays) -> Arrays:
+def arrays_from_first(arrays: Arrays, like: Callable[[], Arrays]) -> Arrays:
     """The first host's arrays, on all.
 
     Args:
         arrays: the first host's.
-        like: arrays of the same names, shapes and dtypes.
+        like: gives arrays of the same names, shapes and dtypes.
     """
     if count() == 1:
         return arrays
-    return {name: _broadcast(arrays[name] if is_first() else one) for name, one in like.items()}
+    return {name: _broadcast(arrays[name] if is_first() else one) for name, one in like().items()}
 
 
 def any_host(flag: bool) -> bool:

@@ -132,7 +132,8 @@ class Best:
         patience = self.config.early_stopping
         margin = patience.min_delta if patience else 0.0
         self.judged = step
-        if not self.weights or sign * (value - self.value) > margin:
+        # Not by whether there are weights: after a resumption only the first host has some, and all must judge alike.
+        if math.isnan(self.value) or sign * (value - self.value) > margin:
             self.value, self.step, self._waited = value, step, 0
             self.weights = [np.array(one) for one in model.get_weights()]
         else:
@@ -141,7 +142,7 @@ class Best:
 
     def facts(self) -> dict[str, Any]:
         """All but the weights, for a checkpoint."""
-        value = None if math.isnan(self.value) else self.value
+        value = self.value if math.isfinite(self.value) else None
         return {"value": value, "step": self.step, "judged": self.judged, "waited": self._waited}
 
     def restore(self, facts: dict[str, Any], weights: Arrays) -> None:
@@ -190,20 +191,13 @@ def run(
     """
     steps = steps_of(config, work.steps_per_epoch)
     checkpoints = Checkpoints(model.state / "checkpoints", config, sequences.digest)
-    found = checkpoints.newest(model.settled, steps) if hosts.is_first() else None
-    start, facts = hosts.from_first((found.step, found.facts) if found else (0, None))
     best, watch = Best(config), _Watch(config, work, steps)
-    if facts:
-        state = hosts.arrays_from_first(found.state if found else {}, engine.snapshot())
-        engine.restore(state)
-        best.restore(facts["best"], found.best if found else {})
-        watch.restore(facts["watch"])
-        print(f"train: goes on from the checkpoint of step {start}", file=sys.stderr, flush=True)
+    start, events = _restore(checkpoints, model, engine, best, watch, steps)
     own = callbacks_of(config.callbacks, work.model)
     with (
         stoppable() as stop,
         Feed(work.micro_batches, start, steps) as feed,
-        Curves(logs.state if hosts.is_first() else None, facts["events"] if facts else {}) as curves,
+        Curves(logs.state if hosts.is_first() else None, events) as curves,
         _written(checkpoints),
     ):
         step = _go_on(config, work, engine, best, watch, feed, curves, checkpoints, stop, own, start, steps)
@@ -214,6 +208,23 @@ def run(
         checkpoints.prune(1)
         shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
     return Trained(step, best, precision, watch.bad_steps)
+
+
+def _restore(
+    checkpoints: Checkpoints, model: Model, engine: Engine, best: Best, watch: _Watch, steps: int
+) -> tuple[int, dict[str, int]]:
+    """Goes back to the newest checkpoint, if there is one: its step, and the sizes of its event files."""
+    found = checkpoints.newest(model.settled, steps) if hosts.is_first() else None
+    if hosts.is_first():
+        model.reopen()
+    start, facts = hosts.from_first((found.step, found.facts) if found else (0, None))
+    if facts is None:
+        return 0, {}
+    engine.restore(hosts.arrays_from_first(found.state if found else {}, engine.snapshot))
+    best.restore(facts["best"], found.best if found else {})
+    watch.restore(facts["watch"])
+    print(f"train: goes on from the checkpoint of step {start}", file=sys.stderr, flush=True)
+    return start, facts["events"]
 
 
 def _go_on(
@@ -228,7 +239,8 @@ def _go_on(
         ends = step == steps or work.model.stop_training
         return best.judged != step and (step % evaluate_every == 0 or ends)
 
-    watch.begin(step)
+    start = step
+    watch.begin(step, feed.waited)
     work.model.stop_training = False
     own.on_train_begin()
     with _profile(config, curves) as profile:
@@ -261,6 +273,8 @@ def _go_on(
             _start(engine, before, batches)
             watch.count(batches)
             logs_now = step % _LOG_EVERY == 0 or step == steps
+            if step == start + 1 and not logs_now:
+                watch.begin(step, feed.waited)  # the first step compiles, which is no speed
             if logs_now:
                 facts = watch.log(step, engine, feed.waited, curves)
             for done in range(before, step):
@@ -268,7 +282,8 @@ def _go_on(
             # Several hosts agree on it now and then, since that takes them all.
             stops = bool(stop.by) if hosts.count() == 1 else logs_now and hosts.any_host(bool(stop.by))
             if (step % config.checkpoint_every == 0 or evaluation_is_due() or stops) and hosts.is_first():
-                state = {"best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
+                checkpoints.wait()  # its arrays are given free before there are new ones
+                state = {"steps": steps, "best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
                 checkpoints.write(Checkpoint(step, engine.snapshot(), best.named(), state), best.step)
             if stops:
                 checkpoints.wait()
@@ -311,13 +326,14 @@ class _Watch:
         self._config, self._work, self._steps = config, work, steps
         self.bad_steps = 0
         self._examples = self._tokens = 0
-        self._first = self._said = 0
+        self._first = 0
         self._began = self._since = self._said_at = time.monotonic()
         self._waited = 0.0
 
-    def begin(self, step: int) -> None:
-        """The clock starts."""
-        self._first = step
+    def begin(self, step: int, waited: float) -> None:
+        """The clock starts, and what was counted is forgotten."""
+        self._first, self._waited = step, waited
+        self._examples = self._tokens = 0
         self._began = self._since = self._said_at = time.monotonic()
 
     def count(self, steps: list[list[MicroBatch]]) -> None:

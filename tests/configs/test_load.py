@@ -17,6 +17,7 @@ def errors_of(**changes) -> str:
     ("changes", "expected"),
     [
         ({"trian": {}}, "trian: unknown key; did you mean train?"),
+        ({"train": {"profile": [6, 3]}}, "train.profile: [6, 3]: must be [from, to] with from below to"),
         ({"train": {"epoch": 1}}, "train.epoch: unknown key; did you mean train.epochs?"),
         ({"train": {"batch_size": "many"}}, "train.batch_size: 'many': must be a whole number above 0, or auto"),
         ({"train": {"batch_size": 0}}, "train.batch_size: 0: must be a whole number above 0, or auto"),

@@ -20,9 +20,16 @@ class Word(BaseModel):
     """A file that the second stage waits for; nothing to wait for where it is empty."""
 
 
+def load(config: Word) -> None:
+    """Stands for a component's imports."""
+    if config.word == "unknown":
+        raise UserError("the word is unknown; take another")
+
+
 @component
 def write(config: Word, examples: Output[Examples]) -> None:
     """Writes the word."""
+    load(config)
     (examples.path / "word.txt").write_text(config.word)
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.hosts import Host, this_host
+from lmworks.tfx.hosts import Host, forget_others, this_host
+from tests.tfx.stages import run
 
 VERTEX = {
     "cluster": {"workerpool0": ["head-0:2222"], "workerpool1": ["worker-0:2222", "worker-1:2222"], "workerpool2": ["reduce-0:2222"]},
@@ -72,3 +73,15 @@ def test_vertex_and_tf_config():
 def test_what_makes_no_sense_is_told_by_name(environment, words):
     with pytest.raises(UserError, match=words):
         this_host(environment)
+
+
+def test_a_run_of_this_machine_knows_no_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(TENSORFLOW))
+    assert this_host().index == 1, "whose results nobody would write"
+    runner = run(tmp_path, "one", "yes")
+    assert (runner.folder / "tell" / "examples" / "word.txt").exists()
+    assert "TF_CONFIG in the environment is ignored: a run is of this machine alone" in capsys.readouterr().err
+    assert this_host() == Host()
+    environment = {"JAX_COORDINATOR_ADDRESS": "a:1", "CLUSTER_SPEC": json.dumps(VERTEX), "TF_CONFIG": "", "HOME": "/"}
+    assert forget_others(environment) == ["JAX_COORDINATOR_ADDRESS", "CLUSTER_SPEC"]
+    assert environment == {"TF_CONFIG": "", "HOME": "/"}

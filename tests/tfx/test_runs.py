@@ -149,3 +149,9 @@ def test_a_lock_file_that_is_removed_while_one_waits_locks_nobody_out_or_in(tmp_
     assert locks.held(path)  # the waiting one holds the file that is there now, not the removed one
     second.communicate()
     assert not locks.held(path)
+
+
+def test_what_fails_before_a_process_has_its_work_is_told(tmp_path):
+    command = [sys.executable, "-m", "tests.tfx.stages", tmp_path, "one", "unknown"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "write: the word is unknown; take another (log: " in done.stderr
