@@ -265,16 +265,14 @@ def _go_on(
                 own.on_train_end()
                 return step
             profile(step)
-            before, step = (
-                step,
-                min(step + config.steps_per_execution, _next_pause(config, evaluate_every, step, steps)),
-            )
+            before = step
+            step = min(before + config.steps_per_execution, _next_pause(config, evaluate_every, before, steps))
             batches = [feed.next() for _ in range(before, step)]
             _start(engine, before, batches)
             watch.count(batches)
             logs_now = step % _LOG_EVERY == 0 or step == steps
-            if step == start + 1 and not logs_now:
-                watch.begin(step, feed.waited)  # the first step compiles, which is no speed
+            if before == start and not logs_now:
+                watch.begin(step, feed.waited)  # the first call compiles, which is no speed
             if logs_now:
                 facts = watch.log(step, engine, feed.waited, curves)
             for done in range(before, step):
