@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -21,6 +21,8 @@ EXACT = "exact_tokenizer"
 SENTENCEPIECE_FILES = ("tokenizer.model", "assets/tokenizer/vocabulary.spm")
 """Where Hugging Face's and KerasHub's formats keep SentencePiece's model."""
 
+_AT_ONCE = 1 << 22
+"""Characters of all documents that are tokenised at once: while it works, a tokenizer holds many times their size."""
 
 Kind = Literal["wordpiece", "bpe", "sentencepiece"]
 
@@ -115,8 +117,23 @@ def encode_each(
     encode: Callable[[Sequence[str]], list[np.ndarray]], documents: Sequence[Sequence[str]]
 ) -> list[list[np.ndarray]]:
     """Token ids of texts that are cut in parts where tokens have a border: of each part, int32 [tokens]."""
-    found = iter(encode([part for document in documents for part in document]))
+    parts = (part for document in documents for part in document)
+    found = (ids for group in groups_of(parts) for ids in encode(group))
     return [[next(found) for _ in document] for document in documents]
+
+
+def groups_of(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """Pieces in order, in lists of about four million characters."""
+    group: list[str] = []
+    characters = 0
+    for piece in pieces:
+        group.append(piece)
+        characters += len(piece)
+        if characters >= _AT_ONCE:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 def _download(preset: str) -> Path:

@@ -13,9 +13,11 @@ from types import TracebackType
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 _FLUSH_SECONDS = 5
 
@@ -63,10 +65,10 @@ class Curves:
     def image(self, tag: str, png: bytes, step: int) -> None:
         """A picture."""
         # A PNG tells its width and height in the 8 bytes from the 16th on (RFC 2083, section 4.1.1).
-        width, height = np.frombuffer(png[16:24], ">i4").tolist()
+        size = [str(one).encode() for one in np.frombuffer(png[16:24], ">i4")]
         summary = summary_pb2.Summary()
-        image = summary_pb2.Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
-        summary.value.add(tag=tag, image=image)
+        metadata = create_summary_metadata(display_name=None, description=None)
+        summary.value.add(tag=tag, metadata=metadata, tensor=make_tensor_proto([*size, png], dtype=np.object_))
         self._add(summary, step)
 
     def _add(self, summary: summary_pb2.Summary, step: int) -> None:
