@@ -94,7 +94,10 @@ def _on_tensorflow(
 
 def _divide(config: TrainStage, devices: int) -> None:
     if config.rows % devices:
-        raise UserError(f"train.batch_size: {config.rows} cannot be divided among {devices} devices")
+        raise UserError(
+            f"train.batch_size: {config.rows} cannot be divided among {devices} devices; set it to a multiple of {devices}, or "
+            "train.strategy to single"
+        )
 
 
 def _say(where: str) -> None:

@@ -218,7 +218,9 @@ def _rematerialized(model: keras.Model, wanted: bool) -> Iterator[None]:
 
         def call(inputs: Any, **options: Any) -> Any:
             variables = layer.variables
-            own = [number for number, one in enumerate(variables) if one in layer.non_trainable_variables]
+            # By identity: Keras compares the values of variables.
+            changing = {id(one) for one in layer.non_trainable_variables}
+            own = [number for number, one in enumerate(variables) if id(one) in changing]
 
             # Seeds of dropout are variables that change: they go in and out, as a checkpointed function may keep nothing.
             @jax.checkpoint
