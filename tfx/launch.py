@@ -81,7 +81,8 @@ def execute(
         component: what to run.
         executor_input: KFP's description of inputs and outputs.
         context: what the local runner knows already: `execution` (id), `external` (digests), `state` (folder).
-        state_root: without a runner that keeps one: the root of the stages' states, `<stage>/<key>`. A retry goes on from there.
+        state_root: where no runner keeps one: root of the stages' states, `<stage>/<key>`, from which a retry goes on. Without
+            it unfinished work is lost with the process.
         log_dir: where the live events of a `Logs` go, in place of its state.
 
     Returns:
@@ -89,7 +90,7 @@ def execute(
     """
     context = context or {}
     given, asked = executor_input.get("inputs", {}), executor_input.get("outputs", {})
-    config = _config(component, given["parameterValues"])
+    config = stage_config(component, given["parameterValues"])
     external = context.get("external")
     if external is None:
         external = fingerprint.external(config)
@@ -110,16 +111,16 @@ def execute(
     # Hosts that run a component together compute alike, and only the first one writes.
     elsewhere = tempfile.TemporaryDirectory() if this_host().index > 0 else None
     with contextlib.ExitStack() as stack:
-        state = Path(context["state"]) if context.get("state") else None
-        if state_root:
+        if context.get("state"):
+            state = Path(context["state"])
+        elif state_root and not elsewhere:
             state = local_path(state_root) / component.name / unfinished
             state.mkdir(parents=True, exist_ok=True)
-            if not elsewhere:
-                _hold(state.with_name(f"{unfinished}.lock"), stack)
-        settled = False
-        if state:
-            settled = (state / SETTLED).exists()
-            (state / SETTLED).unlink(missing_ok=True)
+            _hold(state.with_name(f"{unfinished}.lock"), stack)
+        else:
+            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settled = (state / SETTLED).exists()
+        (state / SETTLED).unlink(missing_ok=True)
         outputs: dict[str, Artifact] = {}
         for name, kind in component.outputs.items():
             path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
@@ -127,8 +128,8 @@ def execute(
                 path = Path(elsewhere.name) / name
             shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
             path.mkdir(parents=True)
-            live = state / name if state else None
-            if log_dir and kind is Logs:
+            live = state / name
+            if log_dir and kind is Logs and not elsewhere:
                 live = local_path(log_dir) / f"{component.name}-{unfinished[:8]}"
             arguments[name] = outputs[name] = kind(path, state=live, settled=settled)
         started = time.time()
@@ -154,12 +155,12 @@ def execute(
         for name, output in outputs.items():
             publish(output, name, execution)
         _answer(component, outputs, value, asked)
-        if state and state_root:
+        if not context.get("state"):
             settle(state)
     return value
 
 
-def _config(component: Component, parameters: dict[str, Any]) -> BaseModel:
+def stage_config(component: Component, parameters: dict[str, Any]) -> BaseModel:
     """The stage's config, with the keys that were set for this run.
 
     Raises:

@@ -155,7 +155,8 @@ class _Builder:
         set_now = {key: given[f"{node.name}_{key}"] for key in keys}
         task = _container(node.component, list(keys), self._image)(**{CONFIG: config}, **set_now, **artifacts)
         asked = self._resources[node.name]
-        reads_elsewhere = bool(getattr(node.config, "external", tuple)())
+        # A stage without inputs reads what is named at submission, if not already in the config.
+        reads_elsewhere = not node.inputs or bool(getattr(node.config, "external", tuple)())
         task.set_caching_options(not reads_elsewhere if asked.cache is None else asked.cache)
         if asked.cpu:
             task.set_cpu_limit(asked.cpu)

@@ -148,28 +148,28 @@ class Checkpoints:
             save_file(checkpoint.best, draft)
             sync(draft)
             draft.rename(self._folder / best)
+        # In place, with the record last: on a mounted bucket a folder with files in it cannot be renamed.
         name = f"step-{checkpoint.step:08d}"
-        draft = self._folder / f".{name}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        save_file(checkpoint.state, draft / _FILE)
-        sync(draft / _FILE)
-        files = {f"{name}/{_FILE}": file_sha256(draft / _FILE)}
+        folder = self._folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        save_file(checkpoint.state, folder / _FILE)
+        sync(folder / _FILE)
+        files = {f"{name}/{_FILE}": file_sha256(folder / _FILE)}
         if best:
             files[best] = file_sha256(self._folder / best)
         record = {"version": _VERSION, "step": checkpoint.step, "identity": self._identity}
-        write_json(draft / _RECORD, record | {"files": files, "best": best, "facts": checkpoint.facts})
-        shutil.rmtree(self._folder / name, ignore_errors=True)
-        draft.rename(self._folder / name)
+        write_json(folder / _RECORD, record | {"files": files, "best": best, "facts": checkpoint.facts})
         self.prune(self._keep)
 
     def prune(self, keep: int) -> None:
-        """Removes all but the newest ones, and weights that none of them names."""
+        """Removes all but the newest ones, what was left half written, and weights that none of them names."""
         found = sorted(self._folder.glob("step-*"))
-        for path in found[:-keep]:
+        kept = [path for path in found if (path / _RECORD).exists()][-keep:]
+        for path in set(found) - set(kept):
             shutil.rmtree(path)
         named = set()
-        for path in found[-keep:]:
+        for path in kept:
             try:
                 named.add(json.loads((path / _RECORD).read_text())["best"])
             except (OSError, ValueError, KeyError):  # a torn one names nothing
