@@ -171,10 +171,10 @@ def _compile(values: flags.FlagValues, rest: Sequence[str]) -> int:
     if not output.parent.is_dir():
         raise ConfigError(f"--output={output}: there is no folder {output.parent}")
     from lmworks.pipeline.graph import graph
-    from lmworks.tfx import kubeflow, vertex
+    from lmworks.tfx import kubeflow, pipeline_spec, vertex
 
-    target = {"kubeflow": kubeflow, "vertex": vertex}[values.target]
-    target.compile_pipeline(graph(config), config.name, config.platform, output)
+    target = {"kubeflow": kubeflow.TARGET, "vertex": vertex.TARGET}[values.target]
+    pipeline_spec.write(graph(config), config.name, config.platform, target, output)
     print(output)
     return DONE
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
-from lmworks.configs.schema import Platform, Resources
-from lmworks.tfx import pipeline_spec
-from lmworks.tfx.component import Node
+from lmworks.configs.schema import Resources
+from lmworks.tfx.pipeline_spec import Target
 
 GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/xe", "gpu.intel.com/i915", "habana.ai/gaudi")
 """Extended resources of the device plugins; beside them NVIDIA's parts of a GPU, `nvidia.com/mig-1g.10gb`."""
@@ -20,11 +19,6 @@ _SPOT = {
     "aks": ("kubernetes.azure.com/scalesetpriority", "spot"),
 }
 """By cloud: key and value of the label of its spot nodes, and of the taint that some of them have."""
-
-
-def compile_pipeline(nodes: Sequence[Node], name: str, platform: Platform, output: Path) -> None:
-    """Writes the pipeline as YAML in two documents, the second for Kubernetes; see `pipeline_spec.write`."""
-    pipeline_spec.write(nodes, name, platform, pipeline_spec.Target("Kubeflow", _problems, _configure), output)
 
 
 def _problems(asked: Resources) -> Iterator[tuple[str, str]]:
@@ -59,3 +53,6 @@ def _configure(task: Any, asked: Resources) -> None:
         kubernetes.add_toleration(task, label, "Equal", value, "NoSchedule")
     if asked.timeout_seconds:
         kubernetes.set_timeout(task, asked.timeout_seconds)
+
+
+TARGET = Target("Kubeflow", "kubeflow", _problems, _configure)

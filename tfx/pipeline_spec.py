@@ -30,6 +30,8 @@ class Target(NamedTuple):
     """What one kind of cluster knows of resources."""
 
     name: str
+    extra: str
+    """What of our optional dependencies it needs."""
     problems: Callable[[Resources], Iterator[tuple[str, str]]]
     """What of a stage's resources the cluster does not have: key, and what is wrong with it."""
     configure: Callable[[Any, Resources], None]
@@ -62,7 +64,9 @@ def write(nodes: Sequence[Node], name: str, platform: Platform, target: Target, 
     try:
         from kfp import compiler
     except ImportError:
-        raise UserError(f"{target.name} needs kfp, which is not installed: pip install 'lmworks[kubeflow]'") from None
+        raise UserError(
+            f"{target.name} needs kfp, which is not installed: pip install 'lmworks[{target.extra}]'"
+        ) from None
     builder = _Builder(nodes, platform.image, resources, target)
     compiler.Compiler().compile(builder.pipeline(name), str(output))
 

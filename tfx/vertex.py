@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from lmworks.configs.schema import Platform, Resources
-from lmworks.tfx import pipeline_spec
-from lmworks.tfx.component import Node
+from lmworks.configs.schema import Resources
+from lmworks.tfx.pipeline_spec import Target
 
 GPUS = (
     "NVIDIA_TESLA_T4", "NVIDIA_L4", "NVIDIA_TESLA_V100", "NVIDIA_TESLA_P100", "NVIDIA_TESLA_P4", "NVIDIA_TESLA_A100",
@@ -26,11 +24,6 @@ _KUBERNETES_ONLY = {
 }
 
 
-def compile_pipeline(nodes: Sequence[Node], name: str, platform: Platform, output: Path) -> None:
-    """Writes the pipeline as YAML in one document; see `pipeline_spec.write`."""
-    pipeline_spec.write(nodes, name, platform, pipeline_spec.Target("Vertex AI", _problems, _configure), output)
-
-
 def _problems(asked: Resources) -> Iterator[tuple[str, str]]:
     for key, instead in _KUBERNETES_ONLY.items():
         if getattr(asked, key):
@@ -45,3 +38,6 @@ def _problems(asked: Resources) -> Iterator[tuple[str, str]]:
 
 def _configure(task: Any, asked: Resources) -> None:
     """All that Vertex AI has is in the part that both targets share."""
+
+
+TARGET = Target("Vertex AI", "vertex", _problems, _configure)

@@ -5,6 +5,8 @@ Update: .venv/bin/python -m pytest tests/pipeline/test_compile.py --update_golde
 
 import dataclasses
 import json
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from lmworks.tfx import kubeflow, vertex
 from lmworks.tfx.artifacts import Artifact, Model, Sequences
 from lmworks.tfx.component import Input, Output, component
 from lmworks.tfx.launch import stage_config
-from lmworks.tfx.pipeline_spec import parameters
+from lmworks.tfx.pipeline_spec import parameters, write
 from tests.configs.test_golden import RECIPES
 from tests.conftest import REPOSITORY
 
@@ -52,7 +54,7 @@ TARGETS = {"kubeflow": kubeflow, "vertex": vertex}
 def compiled(target: str, output: Path, nodes=None, sets=()) -> str:
     """The YAML of configs/tiny.yaml."""
     config = load(TINY, sets)
-    TARGETS[target].compile_pipeline(nodes or graph(config), config.name, config.platform, output)
+    write(nodes or graph(config), config.name, config.platform, TARGETS[target].TARGET, output)
     return output.read_text()
 
 
@@ -175,6 +177,14 @@ def test_bad_usage(arguments, words, capfd):
     assert words in capfd.readouterr().err
 
 
+def test_kfp_that_is_not_installed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "kfp", None)
+    assert main(["compile", f"--config={TINY}", "--target=vertex", f"--output={tmp_path / 'a.yaml'}"]) == 1
+    assert capfd.readouterr().err.splitlines() == [
+        "lmworks compile: Vertex AI needs kfp, which is not installed: pip install 'lmworks[vertex]'"
+    ]
+
+
 def test_vertex_gpus_are_those_of_its_api():
     from google.cloud.aiplatform_v1.types import AcceleratorType
 
@@ -184,8 +194,6 @@ def test_vertex_gpus_are_those_of_its_api():
 
 
 def test_the_default_image_is_this_version():
-    import tomllib
-
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert load(TINY).platform.image == f"lmworks:{version}"
 
