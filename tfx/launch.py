@@ -175,10 +175,14 @@ def stage_config(component: Component, parameters: dict[str, Any]) -> BaseModel:
 
 def _hold(lock: Path, stack: contextlib.ExitStack) -> None:
     """Waits until no other process works on the same state, and keeps others away until the stack is left."""
-    handle = locks.acquire(lock, wait=False)
-    if handle is None:
-        print(f"another process works on {lock.with_suffix('')}; waiting for it", file=sys.stderr, flush=True)
-        handle = locks.acquire(lock)
+    try:
+        handle = locks.acquire(lock, wait=False)
+        if handle is None:
+            print(f"another process works on {lock.with_suffix('')}; waiting for it", file=sys.stderr, flush=True)
+            handle = locks.acquire(lock)
+    except OSError as error:  # a network file system without locks
+        print(f"{lock} cannot be locked ({error.strerror}); let no two runs share this state", file=sys.stderr)
+        return
     assert handle is not None
     stack.callback(os.close, handle)
 

@@ -34,7 +34,7 @@ class Target(NamedTuple):
     """What of our optional dependencies it needs."""
     problems: Callable[[Resources], Iterator[tuple[str, str]]]
     """What of a stage's resources the cluster does not have: key, and what is wrong with it."""
-    configure: Callable[[Any, Resources], None]
+    configure: Callable[[Any, Resources], None] | None = None
     """Gives a KFP task what only this kind of cluster has."""
 
 
@@ -173,9 +173,10 @@ class _Builder:
             task.set_retry(asked.retries.count, f"{waits[0]}s", asked.retries.factor, f"{waits[1]}s")
         own = {STATE_ENVIRONMENT: asked.state, LOG_DIR_ENVIRONMENT: asked.log_dir}
         for name, value in {**asked.environment, **own}.items():
-            if value:
+            if value is not None:
                 task.set_env_variable(name, value)
-        self._target.configure(task, asked)
+        if self._target.configure:
+            self._target.configure(task, asked)
         return task
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from lmworks.configs.schema import Resources
 from lmworks.tfx.pipeline_spec import Target
@@ -36,8 +35,4 @@ def _problems(asked: Resources) -> Iterator[tuple[str, str]]:
             yield key, f"{folder!r}: must be in a bucket, gs://BUCKET/FOLDER"
 
 
-def _configure(task: Any, asked: Resources) -> None:
-    """All that Vertex AI has is in the part that both targets share."""
-
-
-TARGET = Target("Vertex AI", "vertex", _problems, _configure)
+TARGET = Target("Vertex AI", "vertex", _problems)

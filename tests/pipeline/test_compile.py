@@ -98,17 +98,24 @@ def test_a_changed_signature_shows_in_the_pipeline(tmp_path):
     made = nodes[2].component
 
     @component
-    def train(config: made.config, sequences: Input[Sequences], model: Output[Model], notes: Output[Notes]) -> int:
+    def train(
+        config: made.config,
+        sequences: Input[Sequences],
+        start: Input[Model] | None,
+        model: Output[Model],
+        notes: Output[Notes],
+    ) -> int:
         return 1
 
     nodes[2] = dataclasses.replace(nodes[2], component=train)
     before, after = (
-        yaml.safe_load(compiled("vertex", tmp_path / "a.yaml", which))["components"]["comp-train"]["outputDefinitions"]
+        yaml.safe_load(compiled("vertex", tmp_path / "a.yaml", which))["components"]["comp-train"]
         for which in (None, nodes)
     )
-    assert set(before["artifacts"]) == {"model", "logs"}
-    assert set(after["artifacts"]) == {"model", "notes"}
-    assert after["parameters"] == {"value": {"parameterType": "NUMBER_INTEGER"}}
+    assert set(before["outputDefinitions"]["artifacts"]) == {"model", "logs"}
+    assert set(after["outputDefinitions"]["artifacts"]) == {"model", "notes"}
+    assert after["outputDefinitions"]["parameters"] == {"value": {"parameterType": "NUMBER_INTEGER"}}
+    assert after["inputDefinitions"]["artifacts"]["start"]["isOptional"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,5 +1,6 @@
 """A component as a container runs it: its state, what it answers to KFP, and keys set per run."""
 
+import errno
 import json
 import math
 import os
@@ -124,3 +125,13 @@ def test_two_that_share_a_state_work_one_after_the_other(tmp_path):
     os.close(handle)
     assert other.wait(timeout=60) == 0
     assert made(tmp_path / "out")["tries"] == 2
+
+
+def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, capfd):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "acquire", refuse)
+    command = [*arguments(study, tmp_path / "out"), f"--state={tmp_path / 'state'}"]
+    assert [launch.main(command), launch.main(command)] == [1, 0]
+    assert "cannot be locked (No locks available)" in capfd.readouterr().err
