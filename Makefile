@@ -57,7 +57,7 @@ bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as one 
 	.venv-peers/bin/python tests/benchmarks/table.py
 
 lock: ## pin everything with hashes; needs uv
-	uv pip compile pyproject.toml --extra dev --extra jax --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	uv pip compile pyproject.toml --extra dev --extra jax --extra kubeflow --extra vertex --extra s3 --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean: ## remove what was built and run
 	rm -rf build runs .venv .venv-peers

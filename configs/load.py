@@ -7,13 +7,15 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Config
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class ConfigError(UserError):
@@ -101,10 +103,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return validate(tree, str(path))
 
 
-def validate(tree: dict[str, Any], origin: str) -> Config:
-    """Validates a config tree; see `load`."""
+def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T:  # type: ignore[assignment]
+    """Validates a tree of keys against a schema; see `load`."""
     try:
-        return Config.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
         # Where a value may be text or an object, an object is judged as an object only.
         found = [
@@ -112,16 +114,16 @@ def validate(tree: dict[str, Any], origin: str) -> Config:
             for one in error.errors(include_url=False)
             if not (one["loc"][-1:] == ("str",) and isinstance(one["input"], dict))
         ]
-        lines = [_explain(details, tree) for details in found]
+        lines = [_explain(details, tree, schema) for details in found]
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         raise ConfigError("\n  ".join([f"{origin}: {count} in the config", *dict.fromkeys(lines)])) from None
 
 
-def _explain(details: Any, tree: dict[str, Any]) -> str:
+def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str:
     location = _in_tree(details["loc"], tree)
     path = ".".join(map(str, location)) or "config"
     if details["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(location[:-1], schema)
         nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = ".".join([*map(str, location[:-1]), nearest[0]]) if nearest else ""
         return f"{path}: unknown key" + (f"; did you mean {hint}?" if hint else f"; known here: {', '.join(known)}")
@@ -159,9 +161,9 @@ def _child(tree: Any, part: str | int) -> Any:
     return None
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
+def _known_keys(location: Sequence[str | int], schema: type[BaseModel]) -> list[str]:
     """Keys that the section at `location` knows."""
-    annotation: Any = Config
+    annotation: Any = schema
     for part in location:
         annotation = _descend(annotation, part)
     return sorted({name for model in _members(annotation, BaseModel) for name in model.model_fields})

@@ -18,6 +18,9 @@ Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
+PER_RUN = "changed per run"
+"""Marks keys that people change from run to run: a compiled pipeline has each of them as a parameter, beside its default."""
+
 PYTHON_LIBRARY = "python://stdlib"
 """A source that every machine has: the folder of Python's own standard library."""
 PACKAGE_URL = re.compile(r"package://(?P<package>[^/#]+)(?:/(?P<member>[^#]+))?#sha256=(?P<sha256>.*)")
@@ -139,11 +142,11 @@ class Splits(Section):
 class Ingest(Section):
     """Raw files to examples."""
 
-    train: AnySource
+    train: Annotated[AnySource, PER_RUN]
     """The rows to train on: a path, a glob, a list of them, or an object."""
-    validation: AnySource | None = None
+    validation: Annotated[AnySource | None, PER_RUN] = None
     """Rows for choosing the best checkpoint; carved from `train` when not given."""
-    test: AnySource | None = None
+    test: Annotated[AnySource | None, PER_RUN] = None
     """Rows for the evaluation; carved from `train` when not given."""
     format: Format | None = None
     """How rows are read; by the file's extension when not given."""
@@ -276,21 +279,21 @@ def _ascending(value: tuple[int, int]) -> tuple[int, int]:
 class Train(Section):
     """Sequences to a model."""
 
-    epochs: Annotated[float, Field(gt=0)] = 3
+    epochs: Annotated[float, Field(gt=0), PER_RUN] = 3
     """Passes over the training split."""
-    steps: Positive | None = None
+    steps: Annotated[Positive | None, PER_RUN] = None
     """Optimizer steps; wins over epochs."""
     backend: Literal["tensorflow", "jax"] = "tensorflow"
     """What Keras computes with while it trains; the result is the same folder."""
     strategy: Literal["auto", "single", "mirrored", "data_parallel"] = "auto"
     """Devices: `single`; `mirrored`, all of this machine (TensorFlow's MirroredStrategy); `data_parallel`, all of all hosts
     (JAX). `auto` takes all accelerators that the backend sees, of a machine without any its processor."""
-    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size)] = 32
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size), PER_RUN] = 32
     """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory, at most 1,024 and
     so that an epoch has at least 16 steps; what was found is said in the log and kept when the run is resumed."""
     accumulate: Positive = 1
     """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    learning_rate: Annotated[float, Field(gt=0), PER_RUN] = 5e-5
     """The peak, after warm-up."""
     warmup_ratio: Share = 0.1
     """Share of the steps over which the learning rate rises from zero."""
@@ -328,7 +331,7 @@ class Train(Section):
     """How many of the newest checkpoints are kept while training; one is kept after it, for more `steps`."""
     profile: Annotated[tuple[Annotated[int, Field(ge=0)], Positive], AfterValidator(_ascending)] | None = None
     """Steps from which to which a profile is written beside the TensorBoard logs."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), PER_RUN] = 0
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
     """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
     early_stopping: EarlyStopping | None = None
@@ -355,7 +358,7 @@ class Evaluate(Section):
     split: Literal["test", "validation"] = "test"
     slices: tuple[str, ...] = ()
     """Columns of the examples; the metrics are computed for each of their values too."""
-    thresholds: dict[str, Threshold] = {}
+    thresholds: Annotated[dict[str, Threshold], PER_RUN] = {}
     """Metric names (`accuracy`, `f1_macro`, …) and their bounds; the model is blessed when all hold."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Replicates behind the 95 % intervals; 0 for none."""
@@ -379,6 +382,144 @@ class Export(Section):
     """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
 
 
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""Text that YAML may have read as a number."""
+_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_SECRET_WORDS = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(_|$)", re.IGNORECASE)
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+
+
+class Gpu(Section):
+    """Accelerators of one container."""
+
+    type: str
+    """As the target calls it: `nvidia.com/gpu` on Kubernetes, where `node_selector` picks the model; `NVIDIA_L4` on Vertex AI."""
+    count: Positive = 1
+
+
+class Toleration(Section):
+    """A taint of Kubernetes nodes that does not keep this stage away."""
+
+    key: str | None = None
+    """Key of the taint; with `operator: Exists` it may be missing, which means all."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: Text | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """All effects when not given."""
+    seconds: Positive | None = None
+    """NoExecute: how long the stage stays on such a node."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Toleration:
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("needs a key, or operator: Exists for all taints")
+        if self.value is not None and self.operator == "Exists":
+            raise ValueError("operator Exists takes no value")
+        if self.seconds is not None and self.effect != "NoExecute":
+            raise ValueError("seconds belong to effect: NoExecute")
+        return self
+
+
+class Retries(Section):
+    """How often and when a stage that failed is started again."""
+
+    count: Annotated[int, Field(ge=0, le=10)]
+    wait_seconds: Annotated[int, Field(ge=0)] = 30
+    """Before the first retry."""
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    """By which each further wait is longer."""
+    longest_wait_seconds: Positive = 3600
+
+
+def _retries(value: Any) -> Any:
+    return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _cores(value: str) -> str:
+    if not re.fullmatch(r"(\d*\.)?\d+|\d+m", value):
+        raise ValueError("must be a number of cores: 4, 0.5 or 500m")
+    return value
+
+
+def _bytes(value: str) -> str:
+    if not re.fullmatch(r"\d+([KMGTPE]i?)?", value):
+        raise ValueError("must be whole bytes with a unit: 16Gi, 16G or 512Mi")
+    return value
+
+
+class Resources(Section):
+    """What one stage is given on a cluster. It is no part of the stage's config: changing it runs nothing again."""
+
+    cpu: Annotated[Text, AfterValidator(_cores)] | None = None
+    """Cores: `4`, `0.5` or `500m`."""
+    memory: Annotated[Text, AfterValidator(_bytes)] | None = None
+    """Bytes, with a unit: `16Gi`."""
+    gpu: Gpu | None = None
+    node_selector: dict[str, Text] = {}
+    """Kubernetes: labels that the node must have."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Kubernetes: taints that do not keep the stage away."""
+    spot: Literal["gke", "eks", "aks"] | None = None
+    """Kubernetes: on spot machines of this cloud, by its node label and taint; give `retries` and `state` with it."""
+    retries: Annotated[Retries, BeforeValidator(_retries, json_schema_input_type=int | Retries)] | None = None
+    """How often the stage is started again when it failed: a number, or an object."""
+    timeout_seconds: Positive | None = None
+    """Kubernetes: after which the stage is ended."""
+    environment: dict[str, Text] = {}
+    """Variables of the container. They are written into the pipeline: nothing secret."""
+    secrets: dict[str, str] = {}
+    """Kubernetes: variables of the container whose values are secrets of the cluster, by `NAME/KEY`: `{HF_TOKEN: hub/token}`."""
+    volumes: dict[str, str] = {}
+    """Kubernetes: names of PersistentVolumeClaims by the absolute path where each is mounted: `{/mnt/state: checkpoints}`."""
+    state: str | None = None
+    """Folder for unfinished work (checkpoints), from which a retry and the same run submitted anew go on: on a mounted volume
+    (Kubernetes) or in a bucket, `gs://…` (Vertex AI)."""
+    log_dir: str | None = None
+    """Folder for TensorBoard's events while the stage works, on a volume or in a bucket like `state`."""
+    cache: bool | None = None
+    """Whether the cluster may take an earlier result of the same image, config and inputs; when not given, where the stage
+    reads nothing from outside the pipeline, whose content the cluster does not look at."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Resources:
+        # None of these messages repeats a value, which may be a secret.
+        for name, value in self.environment.items():
+            if _SECRET_WORDS.search(name) or _PASSWORD_IN_URL.search(value):
+                raise ValueError(
+                    f"environment.{name}: looks like a secret, and would be written into the pipeline; name it in secrets: "
+                    f"{{{name}: NAME/KEY}}"
+                )
+        for name, secret in self.secrets.items():
+            if not re.fullmatch(rf"{_NAME}/[-._a-zA-Z0-9]+", secret):
+                raise ValueError(
+                    f"secrets.{name}: must be NAME/KEY of a secret of the cluster, never the secret itself"
+                )
+        for key in ("environment", "secrets"):
+            for name in getattr(self, key):
+                if not re.fullmatch(_VARIABLE, name):
+                    raise ValueError(f"{key}.{name}: is no name of an environment variable")
+        if both := self.environment.keys() & self.secrets.keys():
+            raise ValueError(f"{', '.join(sorted(both))}: stands in environment and in secrets")
+        for path, claim in self.volumes.items():
+            if not path.startswith("/") or not re.fullmatch(_NAME, claim):
+                raise ValueError(f"volumes: {path}: {claim}: must be an absolute path and the name of a claim")
+        return self
+
+
+class Platform(Section):
+    """Where the stages run when a pipeline is compiled for Kubeflow or Vertex AI; a local run does not read it."""
+
+    image: str = "lmworks:0.1.0"
+    """The container image of all stages, which has lmworks and what the config names by path. Vertex AI pulls from a registry:
+    `REGION-docker.pkg.dev/PROJECT/REPOSITORY/lmworks:TAG`."""
+    ingest: Resources = Resources()
+    preprocess: Resources = Resources()
+    train: Resources = Resources()
+    evaluate: Resources = Resources()
+    export: Resources = Resources()
+
+
 def _name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value in ("store", "state"):
         raise ValueError("must be letters, digits, '.', '_' and '-', and not 'store' or 'state'")
@@ -400,6 +541,7 @@ class Config(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    platform: Platform = Platform()
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:

@@ -1,4 +1,4 @@
-"""The command line: `lmworks run | preview | runs | board | gc | predict | schema`."""
+"""The command line: `lmworks run | compile | preview | runs | board | gc | predict | schema`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ INTERRUPTED = 130
 """As shells say it of SIGINT."""
 
 _STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
+_TARGETS = ("kubeflow", "vertex")
 
 
 def entry() -> None:
@@ -108,7 +109,6 @@ def _define_root(values: flags.FlagValues) -> None:
 
 
 def _define_config(values: flags.FlagValues) -> None:
-    _define_root(values)
     flags.DEFINE_string("config", None, "The recipe, a YAML file.", flag_values=values)
     flags.DEFINE_multi_string("set", [], "KEY=VALUE, overrides a key; may be repeated.", flag_values=values)
 
@@ -137,6 +137,7 @@ def _execute(
 
 
 def _define_run(values: flags.FlagValues) -> None:
+    _define_root(values)
     _define_config(values)
     flags.DEFINE_string("run", None, "Name of the run; the config's name when not given.", flag_values=values)
     flags.DEFINE_enum("until", None, _STAGES, "Last stage to run.", flag_values=values)
@@ -151,6 +152,31 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     results = _execute(values, config, name, values.until, values.in_process)
     print(Path(values.root) / name)
     return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
+
+
+def _define_compile(values: flags.FlagValues) -> None:
+    _define_config(values)
+    flags.DEFINE_enum("target", None, _TARGETS, "Where it is to run.", flag_values=values)
+    flags.DEFINE_string("output", None, "The file to write, FILE.yaml.", flag_values=values)
+
+
+def _compile(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    _no_more(rest)
+    config = _config(values)
+    if not values.target:
+        raise ConfigError(f"--target is missing; it is one of {', '.join(_TARGETS)}")
+    if not values.output or not values.output.endswith((".yaml", ".yml")):
+        raise ConfigError(f"--output={values.output or ''}: must be FILE.yaml, the file to write")
+    output = Path(values.output)
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output={output}: there is no folder {output.parent}")
+    from lmworks.pipeline.graph import graph
+    from lmworks.tfx import kubeflow, pipeline_spec, vertex
+
+    target = {"kubeflow": kubeflow.TARGET, "vertex": vertex.TARGET}[values.target]
+    pipeline_spec.write(graph(config), config.name, config.platform, target, output)
+    print(output)
+    return DONE
 
 
 def _define_runs(values: flags.FlagValues) -> None:
@@ -284,6 +310,7 @@ def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
 
 def _define_preview(values: flags.FlagValues) -> None:
+    _define_root(values)
     _define_config(values)
     flags.DEFINE_integer("rows", 3, "How many sequences to show.", lower_bound=1, flag_values=values)
 
@@ -307,6 +334,11 @@ def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
 _Command = tuple[Callable[[flags.FlagValues], Any], Callable[[flags.FlagValues, Sequence[str]], int], str]
 _COMMANDS: dict[str, _Command] = {
     "run": (_define_run, _run, "run a pipeline: lmworks run --config=configs/sentiment.yaml"),
+    "compile": (
+        _define_compile,
+        _compile,
+        "for a cluster: lmworks compile --config=FILE --target=kubeflow --output=FILE.yaml",
+    ),
     "preview": (_define_preview, _preview, "what the model will see: lmworks preview --config=configs/tiny.yaml"),
     "runs": (_define_runs, _runs, "list runs, or one run's stages: lmworks runs [NAME] [--follow]"),
     "board": (_define_board, _board, "TensorBoard over live and finished runs: lmworks board --root=runs"),

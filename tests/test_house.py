@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("configs", "models", "tfx", "pipeline")
-FRAMEWORKS = {"tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "kfp", "torch"}
+FRAMEWORKS = {"tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "kfp", "google.cloud.aiplatform", "torch"}
 
 
 def declared() -> dict[str, set[str]]:
@@ -77,7 +77,8 @@ def test_tfx_is_no_package_of_that_name():
 
 def test_doors_and_command_import_no_framework():
     doors = [f"lmworks.pipeline.{path.parent.name}.component" for path in ROOT.glob("pipeline/*/component.py")]
-    code = f"import sys, {', '.join(doors)}, lmworks.pipeline.main, lmworks.tfx.local; print(*sys.modules)"
+    runners = [f"lmworks.tfx.{name}" for name in ("local", "kubeflow", "vertex")]
+    code = f"import sys, {', '.join([*doors, *runners])}, lmworks.pipeline.main; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     )

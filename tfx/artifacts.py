@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,6 +17,8 @@ from lmworks.configs.errors import UserError
 
 MANIFEST = "artifact.json"
 MANIFEST_VERSION = 1
+HTML = "system.HTML"
+"""What Kubeflow and Vertex AI call a page."""
 SETTLED = "settled"
 """Name of a file in a state folder: the execution that used it was published."""
 
@@ -32,10 +35,13 @@ class Artifact:
         state: of an output: a folder for resumable work, which outlives the process. It need not exist yet.
         settled: of an output: whether `state` was left by an execution that was published.
         digest: of an input: its content's.
+        shown: of an output: what the pages of a cluster show, as metadata by the name of a view.
     """
 
     schema_title: ClassVar[str] = "system.Artifact"
-    """What Kubeflow calls this type."""
+    """What Kubeflow and Vertex AI call this type."""
+    views: ClassVar[Mapping[str, str]] = {}
+    """What their pages show of it, a type by name. `system.HTML` is the file `<name>.html`, all others are in `shown`."""
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class Artifact:
         self.state = state or path.with_name(f"{path.name}.state")
         self.settled = settled
         self.digest = digest
+        self.shown: dict[str, dict[str, Any]] = {}
 
     def reopen(self) -> None:
         """Of an output: from now on what is in `state` belongs to this execution, which is not published yet."""
@@ -68,7 +75,7 @@ class Examples(Artifact):
 class Statistics(Artifact):
     """`statistics.json` and `report.html` of examples."""
 
-    schema_title = "system.HTML"
+    views: ClassVar[Mapping[str, str]] = {"report": HTML}
 
 
 class Sequences(Artifact):
@@ -90,7 +97,11 @@ class Logs(Artifact):
 class Evaluation(Artifact):
     """`metrics.json`, `predictions.parquet`, `report.html`, `blessing.json`."""
 
-    schema_title = "system.Metrics"
+    views: ClassVar[Mapping[str, str]] = {
+        "metrics": "system.Metrics",
+        "classes": "system.ClassificationMetrics",
+        "report": HTML,
+    }
 
 
 class Servable(Artifact):
@@ -192,6 +203,17 @@ def _rows(path: Path) -> int | None:
             reader = pa.ipc.open_file(source)
             return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
     return None
+
+
+def settle(state: Path) -> None:
+    """Ends the use of a state folder by an execution that was published.
+
+    What is left in it was left for a later execution, which is told that this one came to its end.
+    """
+    if any(path.is_dir() for path in state.iterdir()):
+        (state / SETTLED).touch()
+    else:
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

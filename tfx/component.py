@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -14,6 +14,8 @@ from lmworks.tfx.artifacts import Artifact
 from lmworks.tfx.runs import LIVE
 
 _INPUT, _OUTPUT = "lmworks input", "lmworks output"
+VALUE = "value"
+"""What a cluster calls a component's returned value."""
 VALUE_TYPES = (bool, int, float, str)
 
 T = TypeVar("T", bound=Artifact)
@@ -35,6 +37,14 @@ else:
             return Annotated[kind, _OUTPUT]
 
 
+class View(NamedTuple):
+    """One of an artifact's views; see `Artifact.views`."""
+
+    output: str
+    name: str
+    schema_title: str
+
+
 @dataclass(frozen=True)
 class Component:
     """What a decorated function's signature says."""
@@ -50,6 +60,15 @@ class Component:
     outputs: dict[str, type[Artifact]]
     value: type | None
     """Type of the returned value, if any."""
+
+    @property
+    def views(self) -> dict[str, View]:
+        """What a cluster's pages show, each as an output of its own beside the artifacts."""
+        return {
+            f"{output}_{name}": View(output, name, title)
+            for output, kind in self.outputs.items()
+            for name, title in kind.views.items()
+        }
 
     def __call__(self, **arguments: Any) -> Any:
         """Calls the function: in a test, or by launch."""
@@ -75,8 +94,8 @@ def component(function: Callable[..., Any]) -> Component:
     for name, parameter in list(parameters.items())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"{where}: {name}: * and ** arguments cannot be declared; name each artifact")
-        if name == "Output":
-            raise TypeError(f"{where}: Output is a reserved name on Kubeflow; rename the argument")
+        if name in ("Output", VALUE):
+            raise TypeError(f"{where}: {name} is a reserved name on Kubeflow; rename the argument")
         kind, role, may_miss = _role(hints.get(name))
         if kind is None:
             raise TypeError(f"{where}: {name}: annotate it with Input[Kind], Input[Kind] | None or Output[Kind]")

@@ -38,6 +38,19 @@ def key(component: str, config: Mapping[str, Any], inputs: Mapping[str, str], ex
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def resume_key(component: str, config: BaseModel, inputs: Mapping[str, str], external: Mapping[str, str]) -> str:
+    """Key of the unfinished work that an execution may go on from, which executions of several keys may share.
+
+    Args:
+        component: its entry.
+        config: of the stage; what `resume_identity()` gives of it decides, where it has that.
+        inputs: digests of the input artifacts.
+        external: digests of what the config names outside the store.
+    """
+    identity = getattr(config, "resume_identity", None)
+    return key(component, identity() if identity else config.model_dump(mode="json"), inputs, external)
+
+
 def external(config: BaseModel, digest: Callable[[Path], str] = file_sha256) -> dict[str, str]:
     """Digests, by content, of the paths and URLs that `config.external()` names.
 

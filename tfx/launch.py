@@ -1,9 +1,10 @@
 """The one way a component is executed: locally as a subprocess, and in a container on a cluster, by the same command.
 
-    python -m lmworks.tfx.launch --component=MODULE:FUNCTION --executor_input='{…}'
+    python -m lmworks.tfx.launch --component=MODULE:FUNCTION --executor_input='{…}' [--state=DIR] [--log_dir=DIR]
 
 `--executor_input` is the JSON that Kubeflow Pipelines writes in place of `{{$}}`: the config is the parameter `config`, a JSON
-string; artifacts are URIs. Exit code 0 when the component returned (also for an unblessed model), 1 when it failed.
+string, and every other parameter is a key of it with its value as YAML, as in `lmworks run --set=KEY=VALUE`; artifacts are
+URIs. Exit code 0 when the component returned (also for an unblessed model), 1 when it failed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import errno
 import importlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -24,10 +26,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from lmworks.configs.errors import UserError
-from lmworks.tfx import fingerprint, process, progress
-from lmworks.tfx.artifacts import SETTLED, manifest_of, publish, read, write_json
-from lmworks.tfx.component import Component
+from lmworks.configs.load import override, validate
+from lmworks.tfx import fingerprint, locks, process, progress
+from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, manifest_of, publish, read, settle, write_json
+from lmworks.tfx.component import VALUE, Component
 from lmworks.tfx.hosts import this_host
 
 _BEGAN = time.time()
@@ -35,6 +40,11 @@ _BEGAN = time.time()
 
 _MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 """Where Kubeflow and Vertex mount a bucket inside a container."""
+
+CONFIG = "config"
+"""The parameter with a stage's config."""
+STATE_ENVIRONMENT, LOG_DIR_ENVIRONMENT = "LMWORKS_STATE", "LMWORKS_LOG_DIR"
+"""Variables in place of `--state` and `--log_dir`, which do not count as a change of the command."""
 
 
 def load_component(entry: str) -> Component:
@@ -58,20 +68,29 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def execute(component: Component, executor_input: dict[str, Any], context: dict[str, Any] | None = None) -> Any:
+def execute(
+    component: Component,
+    executor_input: dict[str, Any],
+    context: dict[str, Any] | None = None,
+    state_root: str = "",
+    log_dir: str = "",
+) -> Any:
     """Runs a component and publishes its outputs.
 
     Args:
         component: what to run.
         executor_input: KFP's description of inputs and outputs.
         context: what the local runner knows already: `execution` (id), `external` (digests), `state` (folder).
+        state_root: where no runner keeps one: root of the stages' states, `<stage>/<key>`, from which a retry goes on. Without
+            it unfinished work is lost with the process.
+        log_dir: where the live events of a `Logs` go, in place of its state.
 
     Returns:
         The component's value.
     """
     context = context or {}
     given, asked = executor_input.get("inputs", {}), executor_input.get("outputs", {})
-    config = component.config.model_validate_json(given["parameterValues"]["config"])
+    config = stage_config(component, given["parameterValues"])
     external = context.get("external")
     if external is None:
         external = fingerprint.external(config)
@@ -88,62 +107,119 @@ def execute(component: Component, executor_input: dict[str, Any], context: dict[
     settings = config.model_dump(mode="json")
     digests = {name: source["digest"] for name, source in inputs.items()}
     key = fingerprint.key(component.entry, settings, digests, external)
+    unfinished = fingerprint.resume_key(component.entry, config, digests, external)
     # Hosts that run a component together compute alike, and only the first one writes.
     elsewhere = tempfile.TemporaryDirectory() if this_host().index > 0 else None
-    outputs = {}
-    settled = bool(context.get("state")) and (Path(context["state"]) / SETTLED).exists()
-    for name, kind in component.outputs.items():
-        path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
+    with contextlib.ExitStack() as stack:
+        if context.get("state"):
+            state = Path(context["state"])
+        elif state_root and not elsewhere:
+            state = local_path(state_root) / component.name / unfinished
+            state.mkdir(parents=True, exist_ok=True)
+            _hold(state.with_name(f"{unfinished}.lock"), stack)
+        else:
+            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settled = (state / SETTLED).exists()
+        outputs: dict[str, Artifact] = {}
+        for name, kind in component.outputs.items():
+            path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
+            if elsewhere:
+                path = Path(elsewhere.name) / name
+            shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
+            path.mkdir(parents=True)
+            live = state / name
+            if log_dir and kind is Logs and not elsewhere:
+                live = local_path(log_dir) / f"{component.name}-{unfinished[:8]}"
+            arguments[name] = outputs[name] = kind(path, state=live, settled=settled)
+        started = time.time()
+        value = component(**arguments)
         if elsewhere:
-            path = Path(elsewhere.name) / name
-        shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
-        path.mkdir(parents=True)
-        state = Path(context["state"]) / name if context.get("state") else None
-        arguments[name] = outputs[name] = kind(path, state=state, settled=settled)
-    started = time.time()
-    value = component(**arguments)
-    if elsewhere:
-        return value
-    if component.value is not None and type(value) is not component.value:
-        raise TypeError(f"{component.name} returned {value!r}, and its signature says {component.value.__name__}")
-    execution = {
-        "id": context.get("execution") or f"{component.name}/{uuid.uuid4().hex[:12]}",
-        "component": component.entry,
-        "key": key,
-        "config": settings,
-        "inputs": inputs,
-        "external": external,
-        "outputs": list(component.outputs),
-        "value": value,
-        "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch", started=_BEGAN),
-        "versions": fingerprint.versions(),
-        "started": started,
-        "finished": time.time(),
-    }
-    for name, output in outputs.items():
-        publish(output, name, execution)
-    _answer(component, outputs, value, asked)
+            return value
+        if component.value is not None and type(value) is not component.value:
+            raise TypeError(f"{component.name} returned {value!r}, and its signature says {component.value.__name__}")
+        execution = {
+            "id": context.get("execution") or f"{component.name}/{uuid.uuid4().hex[:12]}",
+            "component": component.entry,
+            "key": key,
+            "config": settings,
+            "inputs": inputs,
+            "external": external,
+            "outputs": list(component.outputs),
+            "value": value,
+            "code": fingerprint.code(component.function.__module__, "lmworks.tfx.launch", started=_BEGAN),
+            "versions": fingerprint.versions(),
+            "started": started,
+            "finished": time.time(),
+        }
+        for name, output in outputs.items():
+            publish(output, name, execution)
+        _answer(component, outputs, value, asked)
+        if not context.get("state"):
+            settle(state)
     return value
 
 
-def _answer(component: Component, outputs: dict[str, Any], value: Any, asked: dict[str, Any]) -> None:
-    """Writes what KFP reads back: `executor_output.json`, and the value into a file of its own."""
-    if value is not None and (parameter := asked.get("parameters", {}).get("Output")):
+def stage_config(component: Component, parameters: dict[str, Any]) -> BaseModel:
+    """The stage's config, with the keys that were set for this run.
+
+    Raises:
+        ConfigError: with every error of the config.
+    """
+    tree = json.loads(parameters[CONFIG])
+    for name, value in parameters.items():
+        if name != CONFIG:
+            override(tree, f"{name}={value}")
+    return validate(tree, component.name, component.config)
+
+
+def _hold(lock: Path, stack: contextlib.ExitStack) -> None:
+    """Waits until no other process works on the same state, and keeps others away until the stack is left."""
+    try:
+        handle = locks.acquire(lock, wait=False)
+        if handle is None:
+            print(f"another process works on {lock.with_suffix('')}; waiting for it", file=sys.stderr, flush=True)
+            handle = locks.acquire(lock)
+    except OSError as error:  # a network file system without locks
+        print(f"{lock} cannot be locked ({error.strerror}); let no two runs share this state", file=sys.stderr)
+        return
+    assert handle is not None
+    stack.callback(os.close, handle)
+
+
+def _answer(component: Component, outputs: dict[str, Artifact], value: Any, asked: dict[str, Any]) -> None:
+    """Writes what KFP reads back: pages, `executor_output.json` with what is shown, and the value into a file of its own."""
+    uris = {name: entry["artifacts"][0]["uri"] for name, entry in asked.get("artifacts", {}).items()}
+    shown = {name: output.properties for name, output in outputs.items()}
+    for name, view in component.views.items():
+        if name in uris:  # the local runner asks for none
+            shown[name] = outputs[view.output].shown.get(view.name, {})
+            if view.schema_title == HTML:
+                target = local_path(uris[name])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(outputs[view.output].path / f"{view.name}.html", target)
+    if value is not None and (parameter := asked.get("parameters", {}).get(VALUE)):
         path = local_path(parameter["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value) if isinstance(value, bool) else str(value))
-    if target := asked.get("outputFile"):
+    if asked.get("outputFile"):
         described = {
-            name: {
-                "artifacts": [{"name": name, "uri": asked["artifacts"][name]["artifacts"][0]["uri"], "metadata": {}}]
-            }
-            for name in outputs
+            name: {"artifacts": [{"name": name, "uri": uris[name], "metadata": _metadata(told)}]}
+            for name, told in shown.items()
         }
-        path = local_path(target)
+        path = local_path(asked["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            path, {"artifacts": described} | ({"parameterValues": {"Output": value}} if value is not None else {})
-        )
+        write_json(path, {"artifacts": described} | ({"parameterValues": {VALUE: value}} if value is not None else {}))
+
+
+def _metadata(told: dict[str, Any]) -> dict[str, Any]:
+    """What KFP can hold of it: no null and no number that is not finite, which break its file."""
+    return {name: value for name, value in told.items() if _holds(value)}
+
+
+def _holds(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return all(map(_holds, value.values() if isinstance(value, dict) else value))
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def explain(error: BaseException) -> str:
@@ -163,6 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--component", required=True, help="MODULE:FUNCTION")
     parser.add_argument("--executor_input", required=True, help="Kubeflow's JSON ({{$}}), or fd:N where it comes later")
     parser.add_argument("--early_config", default="", help="with fd:N: the config, so that its imports need not wait")
+    state, log_dir = os.environ.get(STATE_ENVIRONMENT, ""), os.environ.get(LOG_DIR_ENVIRONMENT, "")
+    parser.add_argument("--state", default=state, help=f"root of what a retry goes on from; {STATE_ENVIRONMENT}")
+    parser.add_argument("--log_dir", default=log_dir, help=f"for TensorBoard's live events; {LOG_DIR_ENVIRONMENT}")
     flags = parser.parse_args(arguments)
     try:
         component = load_component(flags.component)
@@ -178,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ[progress.ENVIRONMENT] = str(progress_pipe)
             execute(component, *json.loads(text))
         else:
-            execute(component, json.loads(flags.executor_input))
+            execute(component, json.loads(flags.executor_input), None, flags.state, flags.log_dir)
     except Exception as error:  # the last line of a process: said in one line, whole in the log
         traceback.print_exc()
         progress.send({"error": explain(error)})

@@ -17,7 +17,7 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
-from lmworks.tfx.artifacts import SETTLED, manifest_of, write_json
+from lmworks.tfx.artifacts import manifest_of, settle, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.screen import Screen
@@ -151,10 +151,9 @@ class LocalRunner:
         lock: int,
     ) -> Path:
         """Makes an execution while nobody else works on its state, which it may share with executions of other keys."""
-        identity = getattr(node.config, "resume_identity", None)
-        if identity is None:
+        state_key = fingerprint.resume_key(node.component.entry, node.config, digests, external)
+        if state_key == key:
             return self._make(node, key, key, inputs, external, [lock])
-        state_key = fingerprint.key(node.component.entry, identity(), digests, external)
         with self._lock(node.name, state_key) as other:
             return self._make(node, key, state_key, inputs, external, [lock, other])
 
@@ -239,11 +238,7 @@ class LocalRunner:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        # What is left in it was left for a later execution, which is told that this one came to its end.
-        if any(path.is_dir() for path in state.iterdir()):
-            (state / SETTLED).touch()
-        else:
-            shutil.rmtree(state, ignore_errors=True)
+        settle(state)
         return store / name
 
     def _here(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any]) -> None:

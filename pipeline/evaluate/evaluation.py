@@ -13,6 +13,7 @@ from lmworks.models import text_classification
 from lmworks.pipeline.evaluate.classification import figures
 from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics, write_report
 from lmworks.pipeline.evaluate.slices import measure_slices
+from lmworks.pipeline.evaluate.views import class_view, metric_view
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import read_batches
@@ -53,6 +54,7 @@ def measure_model(
     }
     pq.write_table(pa.table(predictions), folder / "predictions.parquet")
     told = summary(metrics, ("accuracy", "f1_macro", "log_loss"), blessed, reasons)
+    evaluation.shown = {"metrics": metric_view(metrics), "classes": class_view(table.labels, scores, names)}
     evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": told}
     return blessed
 

@@ -22,6 +22,7 @@ from lmworks.pipeline.evaluate.language_metrics import Row, Sums, figures, maske
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
 from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics
 from lmworks.pipeline.evaluate.slices import Slice, groups
+from lmworks.pipeline.evaluate.views import metric_view
 from lmworks.pipeline.masking import MaskedRows
 from lmworks.pipeline.masking import predictions as masked_predictions
 from lmworks.pipeline.packing import DocumentTable
@@ -74,6 +75,7 @@ def measure_language_model(
     }
     pq.write_table(pa.table(predicted), folder / "predictions.parquet")
     told = summary(metrics, ("perplexity", "bits_per_byte", "accuracy"), blessed, reasons)
+    evaluation.shown = {"metrics": metric_view(metrics)}
     evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": told}
     return blessed
 

@@ -143,8 +143,9 @@ class Checkpoints:
         try:
             self._write(checkpoint, best_step)
         except BaseException as error:  # raised in the training thread by `wait`
-            for draft in self._folder.glob(".*"):  # what cannot be used takes no room
-                _remove(draft)
+            torn = [path for path in self._folder.glob("step-*") if not (path / _RECORD).exists()]
+            for path in (*torn, *self._folder.glob(".*")):  # what cannot be used takes no room
+                _remove(path)
             self._failed = error
 
     def _write(self, checkpoint: Checkpoint, best_step: int) -> None:
@@ -154,27 +155,27 @@ class Checkpoints:
             draft = self._folder / f".{best}"
             _save(checkpoint.best, draft)
             draft.rename(self._folder / best)
+        # In place, with the record last: on a mounted bucket a folder with files in it cannot be renamed.
         name = f"step-{checkpoint.step:08d}"
-        draft = self._folder / f".{name}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        _save(checkpoint.state, draft / _FILE)
-        files = {f"{name}/{_FILE}": file_sha256(draft / _FILE)}
+        folder = self._folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        _save(checkpoint.state, folder / _FILE)
+        files = {f"{name}/{_FILE}": file_sha256(folder / _FILE)}
         if best:
             files[best] = file_sha256(self._folder / best)
         record = {"version": _VERSION, "step": checkpoint.step, "identity": self._identity}
-        write_json(draft / _RECORD, record | {"files": files, "best": best, "facts": checkpoint.facts})
-        shutil.rmtree(self._folder / name, ignore_errors=True)
-        draft.rename(self._folder / name)
+        write_json(folder / _RECORD, record | {"files": files, "best": best, "facts": checkpoint.facts})
         self.prune(self._keep)
 
     def prune(self, keep: int) -> None:
-        """Removes all but the newest ones, and weights that none of them names."""
+        """Removes all but the newest ones, what was left half written, and weights that none of them names."""
         found = sorted(self._folder.glob("step-*"))
-        for path in found[:-keep]:
+        kept = [path for path in found if (path / _RECORD).exists()][-keep:]
+        for path in set(found) - set(kept):
             shutil.rmtree(path)
         named = set()
-        for path in found[-keep:]:
+        for path in kept:
             try:
                 named.add(json.loads((path / _RECORD).read_text())["best"])
             except (OSError, ValueError, KeyError):  # a torn one names nothing

@@ -36,14 +36,14 @@ def main() -> None:
         root = Path(folder)
         sequences = write(root / "sequences", flags.examples)
         steps = flags.examples // BATCH
-        state = root / "first" / "model.state"
+        state = root / "first" / "state"
         first_step(root / "first", sequences, steps, 10)
         seconds: dict[int, list[float]] = {10: [], 90: []}
         for turn in range(flags.rounds):
             for share in seconds:
                 run = root / f"{turn}-{share}"
                 at = steps * share // 100
-                place(state, run / "model.state", at)
+                place(state, run / "state", at)
                 seconds[share].append(first_step(run, sequences, steps, at + 1))
                 print(
                     f"round {turn + 1}, {share} % of an epoch: {seconds[share][-1]:.1f} s", file=sys.stderr, flush=True
@@ -93,7 +93,7 @@ def write(folder: Path, examples: int) -> Path:
 def place(state: Path, target: Path, step: int) -> None:
     """Copies a state and puts its newest checkpoint at a step."""
     shutil.copytree(state, target)
-    newest, *_ = sorted((target / "checkpoints").glob("step-*"), reverse=True)
+    newest = max(target.glob("train/*/model/checkpoints/step-*/checkpoint.json")).parent
     record = json.loads((newest / "checkpoint.json").read_text())
     name = f"step-{step:08d}"
     record["files"] = {path.replace(newest.name, name): digest for path, digest in record["files"].items()}
@@ -116,12 +116,13 @@ def first_step(folder: Path, sequences: Path, steps: int, step: int) -> float:
         "outputs": {"artifacts": {one: {"artifacts": [{"uri": str(folder / one)}]} for one in ("model", "logs")}},
     }
     command = [sys.executable, "-m", "lmworks.tfx.launch", "--component=lmworks.pipeline.train.component:train"]
+    command += [f"--executor_input={json.dumps(given)}", f"--state={folder / 'state'}"]
     folder.mkdir(exist_ok=True)
     began = time.monotonic()
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([*command, f"--executor_input={json.dumps(given)}"], stdout=log, stderr=log)
-    checkpoints = folder / "model.state" / "checkpoints"
-    while not any(int(path.name.removeprefix("step-")) >= step for path in checkpoints.glob("step-*")):
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    checkpoints = "state/train/*/model/checkpoints/step-*/checkpoint.json"
+    while not any(int(path.parent.name.removeprefix("step-")) >= step for path in folder.glob(checkpoints)):
         if process.poll() is not None:
             sys.exit((folder / "log").read_text()[-3000:])
         time.sleep(0.01)

@@ -32,10 +32,45 @@ def errors_of(**changes) -> str:
         ({"model": {"architecture": "bert"}}, "model.architecture needs preprocess.tokenizer.train"),
         ({"evaluate": {"thresholds": {"accuracy": {"mn": 1}}}}, "thresholds.accuracy.mn: unknown key; did you mean"),
         ({"evaluate": {"thresholds": {"accuracy": {}}}}, "evaluate.thresholds.accuracy: needs min or max"),
+        ({"platform": {"trian": {}}}, "platform.trian: unknown key; did you mean platform.train?"),
+        ({"platform": {"train": {"cpu": "many"}}}, "platform.train.cpu: 'many': must be a number of cores"),
+        ({"platform": {"train": {"memory": "16 GB"}}}, "platform.train.memory: '16 GB': must be whole bytes"),
+        ({"platform": {"train": {"retries": -1}}}, "platform.train.retries.count: -1: should be greater than"),
+        ({"platform": {"train": {"spot": True}}}, "platform.train.spot: True: should be 'gke', 'eks' or 'aks'"),
+        ({"platform": {"train": {"tolerations": [{"value": "x"}]}}}, "platform.train.tolerations.0: needs a key"),
+        ({"platform": {"train": {"volumes": {"mnt": "a"}}}}, "platform.train: volumes: mnt: a: must be an absolute"),
+        ({"platform": {"train": {"environment": {"A-B": "x"}}}}, "environment.A-B: is no name of an environment"),
     ],
 )
 def test_each_error_names_path_value_and_fix(changes, expected):
     assert expected in errors_of(**changes)
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"environment": {"HF_TOKEN": "hf_abcdef"}},
+        {"environment": {"aws_secret_access_key": "hf_abcdef"}},
+        {"environment": {"PROXY": "http://user:hf_abcdef@proxy:80"}},
+        {"secrets": {"HF_TOKEN": "hf_abcdef"}},
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(resources):
+    message = errors_of(platform={"train": resources})
+    assert "NAME/KEY" in message
+    assert "hf_abcdef" not in message
+
+
+def test_what_only_looks_like_a_secret_is_taken():
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": 4,
+        "GOOGLE_APPLICATION_CREDENTIALS": "/etc/a.json",
+    }
+    config = validate(
+        BASE | {"platform": {"train": {"environment": environment, "secrets": {"HF_TOKEN": "hub/token"}}}}, "t"
+    )
+    assert config.platform.train.environment["OMP_NUM_THREADS"] == "4"
 
 
 def test_all_errors_come_at_once():

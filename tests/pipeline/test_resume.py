@@ -26,8 +26,8 @@ def on(backend: str, **settings) -> TrainStage:
 
 def steps_done(folder: Path) -> int:
     """Of the newest checkpoint."""
-    found = [int(path.name.removeprefix("step-")) for path in (folder / "model.state" / "checkpoints").glob("step-*")]
-    return max(found, default=0)
+    found = folder.glob("state/train/*/model/checkpoints/step-*/checkpoint.json")
+    return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
 def wait_for(process: subprocess.Popen, folder: Path, step: int) -> None:
@@ -141,7 +141,7 @@ def test_the_runner_hands_sigterm_on(tmp_path):
     command += ["--until=train", "--set=train.steps=100000", "--set=train.checkpoint_every=20"]
     runner = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "tiny" / "train" / "live" / "model" / "checkpoints"
-    while not list(checkpoints.glob("step-*")):
+    while not list(checkpoints.glob("step-*/checkpoint.json")):
         assert runner.poll() is None
         time.sleep(0.05)
     runner.send_signal(signal.SIGTERM)

@@ -117,7 +117,7 @@ def launch(
     command = [sys.executable, *program, "--component=lmworks.pipeline.train.component:train"]
     with folder.with_suffix(".log").open("a") as log:
         return subprocess.Popen(
-            [*command, f"--executor_input={json.dumps(given)}"],
+            [*command, f"--executor_input={json.dumps(given)}", f"--state={folder / 'state'}"],
             stderr=log,
             stdout=log,
             env={**os.environ, **environment},

@@ -1,0 +1,80 @@
+"""KFP's own local engine, with the command of each container as a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+class Engine:
+    """Runs compiled pipelines to their end.
+
+    Attributes:
+        root: where the engine puts outputs, `<pipeline>-<time>/<task>/<output>`.
+        said: what the processes said, in order.
+        kill_when: files by stage; the first process of that stage is killed as soon as one is there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.said: list[str] = []
+        self.kill_when: dict[str, tuple[Path, str]] = {}
+
+    def run(self, compiled: Path, **parameters: str) -> Path:
+        """Submits a pipeline with these parameters; the folder of its tasks' outputs."""
+        from kfp import components
+
+        before = set(self.root.glob("*"))
+        components.load_component_from_file(str(compiled))(**parameters)
+        (made,) = set(self.root.glob("*")) - before
+        return made
+
+    def start(self, command: list[str], environment: dict[str, str]) -> int:
+        """One container; its exit code."""
+        assert command[0] == "python"
+        log = self.root.with_name(f"{self.root.name}-{len(self.said)}.log")
+        with log.open("wb") as said:
+            child = subprocess.Popen(
+                [sys.executable, *command[1:]],
+                cwd=REPOSITORY,
+                env={**os.environ, **environment},
+                stdout=said,
+                stderr=said,
+            )
+        stage = next(word for word in command if word.startswith("--component=")).rpartition(":")[2]
+        if stage in self.kill_when:
+            folder, pattern = self.kill_when.pop(stage)
+            while child.poll() is None and not list(folder.glob(pattern)):
+                time.sleep(0.002)
+            child.kill()
+        code = child.wait()
+        self.said.append(log.read_text(errors="replace"))
+        return code
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch) -> Engine:
+    """KFP's local engine over a folder of this test."""
+    from kfp import local
+    from kfp.local import status, subprocess_task_handler
+
+    made = Engine(tmp_path / "outputs")
+
+    class Handler:
+        def __init__(self, image, full_command, pipeline_root, runner, env_vars=None):
+            self.work = full_command, env_vars or {}
+
+        def run(self):
+            return status.Status.FAILURE if made.start(*self.work) else status.Status.SUCCESS
+
+    monkeypatch.setattr(subprocess_task_handler, "SubprocessTaskHandler", Handler)
+    monkeypatch.setattr(local.config.LocalExecutionConfig, "instance", None)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(made.root))
+    return made
