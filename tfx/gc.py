@@ -28,7 +28,7 @@ _LISTED = 5
 _MEANING = {
     "execution": "executions that no run links",
     "draft": "executions that were not finished",
-    "state": "states of unfinished work",
+    "state": "states that work could go on from",
     "link": "links to nothing",
 }
 

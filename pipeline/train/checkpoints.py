@@ -48,11 +48,15 @@ class Checkpoints:
         folder: is made when the first one is written.
         config: of the run; a checkpoint of another one is refused, but for keys that may change.
         data: digest of the sequences.
+        precision: of the computation; where the config says `auto`, another machine may have another one.
     """
 
-    def __init__(self, folder: Path, config: TrainStage, data: str) -> None:
+    def __init__(self, folder: Path, config: TrainStage, data: str, precision: str) -> None:
         self._folder, self._keep = folder, config.keep_checkpoints
-        self._identity: dict[str, Any] = {"config": config.resume_identity(), "data": data}
+        self._identity: dict[str, Any] = {
+            "config": config.resume_identity() | {"precision": precision},
+            "data": data,
+        }
         self._writing: threading.Thread | None = None
         self._failed: BaseException | None = None
 

@@ -190,7 +190,7 @@ def run(
         UserError: the loss is no number any more, or a checkpoint belongs to another run.
     """
     steps = steps_of(config, work.steps_per_epoch)
-    checkpoints = Checkpoints(model.state / "checkpoints", config, sequences.digest)
+    checkpoints = Checkpoints(model.state / "checkpoints", config, sequences.digest, precision)
     best, watch = Best(config), _Watch(config, work, steps)
     start, events = _restore(checkpoints, model, engine, best, watch, steps)
     own = callbacks_of(config.callbacks, work.model)

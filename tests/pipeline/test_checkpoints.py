@@ -12,7 +12,7 @@ from tests.pipeline.training import config
 
 def written(folder, *steps, asked=40, keep=2):
     """Checkpoints of a run of `asked` steps after these."""
-    checkpoints = Checkpoints(folder, config(keep_checkpoints=keep), "data")
+    checkpoints = Checkpoints(folder, config(keep_checkpoints=keep), "data", "float32")
     for step in steps:
         state = {"weights": np.full(1000, step, np.float32)}
         checkpoints.write(Checkpoint(step, state, {"0": np.ones(2)}, {"steps": asked}), best_step=step)
