@@ -382,7 +382,11 @@ class Export(Section):
     """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
 
 
-Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int | float)]
 """Text that YAML may have read as a number."""
 _NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"

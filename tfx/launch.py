@@ -113,12 +113,8 @@ def execute(
     with contextlib.ExitStack() as stack:
         if context.get("state"):
             state = Path(context["state"])
-        elif state_root and not elsewhere:
-            state = local_path(state_root) / component.name / unfinished
-            state.mkdir(parents=True, exist_ok=True)
-            _hold(state.with_name(f"{unfinished}.lock"), stack)
         else:
-            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
         settled = (state / SETTLED).exists()
         outputs: dict[str, Artifact] = {}
         for name, kind in component.outputs.items():
@@ -172,6 +168,16 @@ def stage_config(component: Component, parameters: dict[str, Any]) -> BaseModel:
     return validate(tree, component.name, component.config)
 
 
+def _own_state(root: str, component: Component, key: str, stack: contextlib.ExitStack) -> Path:
+    """The state's folder under a root, for this process alone; without a root one that is gone when the stack is left."""
+    if not root:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    state = local_path(root) / component.name / key
+    state.mkdir(parents=True, exist_ok=True)
+    _hold(state.with_name(f"{key}.lock"), stack)
+    return state
+
+
 def _hold(lock: Path, stack: contextlib.ExitStack) -> None:
     """Waits until no other process works on the same state, and keeps others away until the stack is left."""
     try:
@@ -188,13 +194,13 @@ def _hold(lock: Path, stack: contextlib.ExitStack) -> None:
 
 def _answer(component: Component, outputs: dict[str, Artifact], value: Any, asked: dict[str, Any]) -> None:
     """Writes what KFP reads back: pages, `executor_output.json` with what is shown, and the value into a file of its own."""
-    uris = {name: entry["artifacts"][0]["uri"] for name, entry in asked.get("artifacts", {}).items()}
+    asked_of = {name: entry["artifacts"][0] for name, entry in asked.get("artifacts", {}).items()}
     shown = {name: output.properties for name, output in outputs.items()}
     for name, view in component.views.items():
-        if name in uris:  # the local runner asks for none
+        if name in asked_of:  # the local runner asks for none
             shown[name] = outputs[view.output].shown.get(view.name, {})
             if view.schema_title == HTML:
-                target = local_path(uris[name])
+                target = local_path(asked_of[name]["uri"])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(outputs[view.output].path / f"{view.name}.html", target)
     if value is not None and (parameter := asked.get("parameters", {}).get(VALUE)):
@@ -203,7 +209,12 @@ def _answer(component: Component, outputs: dict[str, Artifact], value: Any, aske
         path.write_text(json.dumps(value) if isinstance(value, bool) else str(value))
     if asked.get("outputFile"):
         described = {
-            name: {"artifacts": [{"name": name, "uri": uris[name], "metadata": _metadata(told)}]}
+            # The name is the cluster's own, on Vertex AI a resource of its metadata store.
+            name: {
+                "artifacts": [
+                    {key: asked_of[name].get(key, "") for key in ("name", "uri")} | {"metadata": _metadata(told)}
+                ]
+            }
             for name, told in shown.items()
         }
         path = local_path(asked["outputFile"])

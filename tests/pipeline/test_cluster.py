@@ -7,7 +7,6 @@ import pytest
 
 from lmworks.tfx.artifacts import Evaluation, Model, manifest_of, read
 from tests.conftest import lmworks
-from tests.kfp_engine import engine  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ def shown(made: Path, task: str) -> dict[str, dict]:
     return {name: entry["artifacts"][0]["metadata"] for name, entry in told.items()}
 
 
-def test_a_killed_training_is_retried_goes_on_and_gives_the_local_metrics(engine, tiny, tmp_path):  # noqa: F811
+def test_a_killed_training_is_retried_goes_on_and_gives_the_local_metrics(engine, tiny, tmp_path):
     state = tmp_path / "state"
     engine.kill_when["train"] = (state, "train/*/model/checkpoints/step-*/checkpoint.json")
     train = {
@@ -59,7 +58,7 @@ def test_a_killed_training_is_retried_goes_on_and_gives_the_local_metrics(engine
         assert (made / report).read_text().startswith("<!doctype html>")
 
 
-def test_an_unblessed_model_is_not_exported_and_parameters_are_set_at_submission(engine, tmp_path):  # noqa: F811
+def test_an_unblessed_model_is_not_exported_and_parameters_are_set_at_submission(engine, tmp_path):
     made = engine.run(
         compiled(tmp_path), train_steps="5", train_learning_rate="1e-4", evaluate_thresholds="{log_loss: {max: 0}}"
     )

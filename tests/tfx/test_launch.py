@@ -43,7 +43,9 @@ def arguments(of, folder: Path, **parameters: str) -> list[str]:
     """The command line that KFP gives."""
     outputs = [*of.outputs, *of.views]
     asked = {
-        "artifacts": {name: {"artifacts": [{"name": name, "uri": f"{folder}/{name}"}]} for name in outputs},
+        "artifacts": {
+            name: {"artifacts": [{"name": f"stores/artifacts/{name}", "uri": f"{folder}/{name}"}]} for name in outputs
+        },
         "parameters": {"value": {"outputFile": f"{folder}/value"}} if of.value else {},
         "outputFile": f"{folder}/executor_output.json",
     }
@@ -92,8 +94,9 @@ def test_what_pages_show_has_no_null_and_no_nan(tmp_path):
     told = answered(tmp_path)
     assert told["parameterValues"] == {"value": True}
     assert (tmp_path / "value").read_text() == "true"
-    shown = {name: entry["artifacts"][0]["metadata"] for name, entry in told["artifacts"].items()}
-    assert shown == {
+    answers = {name: entry["artifacts"][0] for name, entry in told["artifacts"].items()}
+    assert all(one["name"] == f"stores/artifacts/{name}" for name, one in answers.items())
+    assert {name: one["metadata"] for name, one in answers.items()} == {
         "evaluation": {"summary": "good"},
         "evaluation_metrics": {"accuracy": 0.5},
         "evaluation_classes": {},
