@@ -101,10 +101,13 @@ def test_adversarial_text_equals_the_checkpoints_own(opened, name):
 # Case-insensitive contractions, numbers, marks, cases and new lines, close together.
 DENSE = st.text(st.sampled_from(" \n\r\t'sSſtTrReEvVmMlLdD12३½./!éA\u0301\u00a0\u2028ǅʰ中"), max_size=25)
 
+# Hypothesis also tries strings that stand in our code; marks spelled out are plain text with us, on purpose.
+ANY = st.text(CHARACTERS, max_size=40).filter(lambda text: "<|" not in text)
+
 
 @pytest.mark.parametrize("name", KINDS)
 @settings(max_examples=60, deadline=None)
-@given(st.lists(DENSE | st.text(CHARACTERS, max_size=40), min_size=1, max_size=30))
+@given(st.lists(DENSE | ANY, min_size=1, max_size=30))
 def test_random_unicode_equals_the_checkpoints_own(opened, name, texts):
     compare(*opened[name][:2], texts)
 
