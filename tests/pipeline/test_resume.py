@@ -138,7 +138,9 @@ def test_mirrored_on_two_logical_devices_trains_as_one(task, task_sequences, tmp
 
 def test_the_runner_hands_sigterm_on(tmp_path):
     command = [sys.executable, "-m", "lmworks.pipeline.main", "run", "--config=configs/tiny.yaml", f"--root={tmp_path}"]
-    command += ["--until=train", "--set=train.steps=100000", "--set=train.checkpoint_every=20"]
+    # An evaluation that is interrupted tells no step.
+    command += ["--until=train", "--set=train.evaluate_every=100000"]
+    command += ["--set=train.steps=100000", "--set=train.checkpoint_every=20"]
     runner = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "tiny" / "train" / "live" / "model" / "checkpoints"
     while not list(checkpoints.glob("step-*/checkpoint.json")):
