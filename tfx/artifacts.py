@@ -20,7 +20,7 @@ MANIFEST_VERSION = 1
 HTML = "system.HTML"
 """What Kubeflow and Vertex AI call a page."""
 SETTLED = "settled"
-"""Name of a file in a state folder: the execution that used it was published."""
+"""Name of a file in a state folder, which holds the id of the published execution that used it last."""
 
 T = TypeVar("T", bound="Artifact")
 
@@ -205,13 +205,17 @@ def _rows(path: Path) -> int | None:
     return None
 
 
-def settle(state: Path) -> None:
+def settle(state: Path, execution: str) -> None:
     """Ends the use of a state folder by an execution that was published.
 
     What is left in it was left for a later execution, which is told that this one came to its end.
+
+    Args:
+        state: the folder.
+        execution: its id.
     """
     if any(path.is_dir() for path in state.iterdir()):
-        (state / SETTLED).touch()
+        (state / SETTLED).write_text(execution, encoding="utf-8")
     else:
         shutil.rmtree(state, ignore_errors=True)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lmworks.configs.load import ConfigError
 from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import manifest_of
+from lmworks.tfx.artifacts import SETTLED, manifest_of
 from lmworks.tfx.metadata import Metadata
 
 _LISTED = 5
@@ -151,9 +151,11 @@ def _remove(root: Path, item: Item, state: bool, metadata: Metadata) -> bool:
 
 
 def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
-    """Whether a run holds on to the item; what it links as unfinished work, `state` gives away."""
+    """Whether a run holds on to the item; `state` gives away unfinished work, and what a finished execution left to go on from."""
     if item.kind == "execution":
         return _wants(targets, item.path)
+    if item.kind == "state" and (marker := item.path / SETTLED).is_file():
+        return not state and _wants(targets, root / "store" / marker.read_text(encoding="utf-8"))
     return (
         not state and _wants(targets, root / "state" / item.stage / _key(item)) and item.path.name != f".{_key(item)}"
     )

@@ -151,7 +151,7 @@ def execute(
             publish(output, name, execution)
         _answer(component, outputs, value, asked)
         if not context.get("state"):
-            settle(state)
+            settle(state, execution["id"])
     return value
 
 

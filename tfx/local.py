@@ -238,7 +238,7 @@ class LocalRunner:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        settle(state)
+        settle(state, f"{node.name}/{name}")
         return store / name
 
     def _here(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any]) -> None:

@@ -35,7 +35,10 @@ def write(config: Word, examples: Output[Examples]) -> None:
 
 @component
 def learn(config: Word, examples: Input[Examples], logs: Output[Logs]) -> bool:
-    """Writes live events of two steps, with a wait in between; says yes to all words but `no`."""
+    """Writes live events of two steps, with a wait in between; says yes to all words but `no`.
+
+    Its state outlives it where the word is `lasting`.
+    """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -53,6 +56,8 @@ def learn(config: Word, examples: Input[Examples], logs: Output[Logs]) -> bool:
     if word == "bad":
         raise UserError("the word is bad; take another")
     shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
+    if word != "lasting":
+        shutil.rmtree(logs.state)
     return word != "no"
 
 

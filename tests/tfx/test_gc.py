@@ -104,6 +104,17 @@ def test_links_are_not_followed_out_of_the_root(two, tmp_path_factory):
     assert "gc follows none" in lmworks("gc", f"--root={root}", "--yes").stderr
 
 
+def test_what_a_finished_execution_left_stays_as_long_as_a_run_links_it(tmp_path):
+    stages.run(tmp_path, "one", "lasting")
+    assert list(tmp_path.glob("state/learn/*/logs"))
+    assert gc.find(tmp_path) == []
+    assert kinds(gc.find(tmp_path, state=True)) == [("state", "learn")]
+    stages.run(tmp_path, "one", "second")
+    assert ("state", "learn") in kinds(gc.find(tmp_path))
+    gc.collect(tmp_path, gc.find(tmp_path))
+    assert not list(tmp_path.glob("state/learn/*/logs"))
+
+
 def test_unfinished_work_that_a_run_links_stays_unless_asked(tmp_path, tmp_path_factory):
     with pytest.raises(StageError):
         stages.run(tmp_path, "one", "bad")
