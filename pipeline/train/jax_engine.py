@@ -17,12 +17,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmworks.configs.schema import TrainStage
+from lmworks.pipeline.train import loss_scale
 from lmworks.pipeline.train.checkpoints import Arrays
 from lmworks.pipeline.train.loop import MicroBatch, Totals, Work, decays
 from lmworks.pipeline.train.schedule import WarmupDecay
-
-_FIRST_SCALE, _LARGEST_SCALE, _STEPS_TO_DOUBLE = 2.0**15, 2.0**24, 2000
-"""As on TensorFlow."""
 
 
 def devices_of(config: TrainStage) -> list[jax.Device]:
@@ -71,7 +69,7 @@ class JaxEngine:
             "sums": np.zeros(4, np.float32),
             # Bad steps in all, in a row now, most in a row, the last one; overflows.
             "bad": np.array([0, 0, 0, -1, 0], np.int32),
-            "scale": np.float32(_FIRST_SCALE if self._scales else 1.0),
+            "scale": np.float32(loss_scale.FIRST if self._scales else 1.0),
             "calm": np.int32(0),
         })  # fmt: skip
         self._whole = jax.jit(self._compute_whole, donate_argnums=0)
@@ -156,7 +154,7 @@ class JaxEngine:
         now = (now + bad) * bad
         told = [total + bad, now, jnp.maximum(most, now), jnp.where(bad > 0, place, last), overflows + overflow]
         calm = jnp.where(good, state["calm"] + 1, 0)
-        grow = calm >= _STEPS_TO_DOUBLE
+        grow = calm >= loss_scale.STEPS_TO_DOUBLE
         rescale = jnp.where(good, jnp.where(grow, 2.0, 1.0), 0.5) if self._scales else 1.0
         return {
             "trainable": trainable,
@@ -164,7 +162,7 @@ class JaxEngine:
             "other": state["other"],
             "sums": state["sums"] + jnp.where(good, found, jnp.zeros_like(found)),
             "bad": jnp.stack([jnp.asarray(one, jnp.int32) for one in told]),
-            "scale": jnp.clip(state["scale"] * rescale, 1.0, _LARGEST_SCALE),
+            "scale": jnp.clip(state["scale"] * rescale, 1.0, loss_scale.LARGEST),
             "calm": jnp.where(grow, 0, calm).astype(jnp.int32),
         }
 

@@ -13,14 +13,11 @@ from lmworks.configs.schema import TrainStage
 from lmworks.models.compiled import tensor_specs
 from lmworks.models.fused_transformer import fused_layers
 from lmworks.models.replicas import local, replica
+from lmworks.pipeline.train import loss_scale
 from lmworks.pipeline.train.checkpoints import Arrays
 from lmworks.pipeline.train.fast_adamw import FastAdamW
 from lmworks.pipeline.train.loop import MicroBatch, Totals, Work, decays
 from lmworks.pipeline.train.schedule import WarmupDecay
-
-_FIRST_SCALE, _LARGEST_SCALE = 2.0**15, 2.0**24
-_STEPS_TO_DOUBLE = 2000
-"""float16: after so many good steps the loss is scaled twice as much (Micikevicius et al. 2017, arXiv:1710.03740, section 3.2)."""
 
 
 def strategy_of(config: TrainStage) -> tf.distribute.Strategy | None:
@@ -79,7 +76,7 @@ class TensorFlowEngine:
             self._current, self._sums = self._variable(0.0), self._variable([0.0] * 4)
             # Bad steps in all, in a row now, most in a row, the last one; overflows.
             self._bad = self._variable([0, 0, 0, -1, 0])
-            self._scale, self._calm = self._variable(_FIRST_SCALE if self._scales else 1.0), self._variable(0)
+            self._scale, self._calm = self._variable(loss_scale.FIRST if self._scales else 1.0), self._variable(0)
             self._gradients = [
                 self._variable(tf.zeros(one.shape)) for one in (self._variables if config.accumulate > 1 else [])
             ]
@@ -209,9 +206,9 @@ class TensorFlowEngine:
     def _adjust_scale(self, good: tf.Tensor) -> None:
         scale, calm = local(self._scale), local(self._calm)
         count = tf.where(good, calm + 1, 0)
-        grow = count >= _STEPS_TO_DOUBLE
+        grow = count >= loss_scale.STEPS_TO_DOUBLE
         factor = tf.where(good, tf.where(grow, 2.0, 1.0), 0.5)
-        scale.assign(tf.clip_by_value(scale * factor, 1.0, _LARGEST_SCALE))
+        scale.assign(tf.clip_by_value(scale * factor, 1.0, loss_scale.LARGEST))
         calm.assign(tf.where(grow, 0, count))
 
     def read(self) -> Totals:
