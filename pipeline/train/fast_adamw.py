@@ -80,6 +80,7 @@ class FastAdamW(keras.optimizers.AdamW):
             / (1.0 - tf.pow(tf.cast(self.beta_1, tf.float32), step))
         )
         decay = 1.0 - rate * tf.cast(self.weight_decay, tf.float32)
+        alpha, decay = tf.where(usable, alpha, 0.0), tf.where(usable, decay, 1.0)
         rows = [
             (i, g, self._row_update(i, g, alpha, decay, scale, usable))
             for i, g in zip(indices, grads, strict=True)
@@ -131,16 +132,21 @@ class FastAdamW(keras.optimizers.AdamW):
         decay: tf.Tensor,
         usable: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """New variable, first and second moment, the old ones where the step is not usable; `grad` None is one of zeros."""
+        """New variable, first and second moment; `grad` None is one of zeros.
+
+        Where the step is not usable they are the old ones, because all that changes them is zero then: three selections for
+        each weight would cost a fifteenth of MiniLM's step.
+        """
         variable, first, second = state
-        first += (-first if grad is None else grad - first) * (1.0 - self.beta_1)
-        second += (-second if grad is None else grad * grad - second) * (1.0 - self.beta_2)
+        to_first, to_second = 1.0 - self.beta_1, 1.0 - self.beta_2
+        if self.guarded:
+            to_first, to_second = tf.where(usable, to_first, 0.0), tf.where(usable, to_second, 0.0)
+            grad = grad if grad is None else tf.where(usable, grad, tf.zeros_like(grad))
+        first += (-first if grad is None else grad - first) * to_first
+        second += (-second if grad is None else grad * grad - second) * to_second
         if self._use_weight_decay(self._trainable_variables[index]):
             variable *= decay
-        new = [variable - first * alpha / (tf.sqrt(second) + self.epsilon), first, second]
-        return (
-            [tf.where(usable, after, before) for after, before in zip(new, state, strict=True)] if self.guarded else new
-        )
+        return [variable - first * alpha / (tf.sqrt(second) + self.epsilon), first, second]
 
     def _dense_update(self, kinds: tuple[tuple[int, bool], ...]) -> Callable[..., None]:
         def update(
