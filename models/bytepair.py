@@ -22,7 +22,7 @@ from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import Ends
 from lmworks.models.keras_hub_families import family_of
 from lmworks.models.splitting import GPT2, Splitting
-from lmworks.models.tokenizer import Kind, encode_each
+from lmworks.models.tokenizer import Kind, detokenize, encode_each
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -239,10 +239,7 @@ class BytePair:
 
     def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
         """What `continuation` gives: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
-        import tensorflow as tf
-
-        pieces = token_ids.with_flat_values(tf.gather(tf.constant(self.token_bytes), token_ids.flat_values))
-        return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=1), "UTF-8", "UTF-8", errors="replace")
+        return detokenize(self.token_bytes, token_ids)
 
     def keras_hub_tokenizer(self, kind: Any) -> Any:
         """KerasHub's own tokenizer at its closest settings; called from Python it splits some texts otherwise.

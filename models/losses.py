@@ -81,11 +81,6 @@ def cross_entropy(
     return compute(states, embeddings, tf.zeros([vocabulary]) if bias is None else bias)
 
 
-def log_probabilities(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """The targets' log-probabilities in nats: float32 [batch, n, vocabulary] and int32 [batch, n] to float32 [batch, n]."""
-    return tf.gather(logits, targets, batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
-
-
 def _softmax(
     logits: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, smoothing: float, z_loss: float, dtype: tf.DType
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -24,7 +24,7 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
-from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind
+from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind, detokenize
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -151,10 +151,7 @@ class SentencePiece:
 
     def detokenize(self, token_ids: tf.RaggedTensor) -> tf.Tensor:
         """What `continuation` gives: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
-        import tensorflow as tf
-
-        pieces = token_ids.with_flat_values(tf.gather(tf.constant(self.token_bytes), token_ids.flat_values))
-        return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=1), "UTF-8", "UTF-8", errors="replace")
+        return detokenize(self.token_bytes, token_ids)
 
     def keras_hub_tokenizer(self, kind: Any) -> Any:
         """KerasHub's own tokenizer.

@@ -122,6 +122,14 @@ def encode_each(
     return [[next(found) for _ in document] for document in documents]
 
 
+def detokenize(token_bytes: Sequence[bytes], token_ids: tf.RaggedTensor) -> tf.Tensor:
+    """Texts of ids, bytes that are no UTF-8 as U+FFFD: ragged int32 [batch, (tokens)] to string [batch]; works inside a graph."""
+    import tensorflow as tf
+
+    pieces = token_ids.with_flat_values(tf.gather(tf.constant(token_bytes), token_ids.flat_values))
+    return tf.strings.unicode_transcode(tf.strings.reduce_join(pieces, axis=1), "UTF-8", "UTF-8", errors="replace")
+
+
 def groups_of(pieces: Iterable[str]) -> Iterator[list[str]]:
     """Pieces in order, in lists of about four million characters."""
     group: list[str] = []

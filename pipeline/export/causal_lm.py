@@ -12,7 +12,6 @@ from lmworks.models import causal_lm
 from lmworks.models.chat import END, QUESTION
 from lmworks.models.chat_marks import Marks
 from lmworks.models.generation import Generator, Sampling, choose
-from lmworks.models.losses import log_probabilities
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces
 from lmworks.pipeline.export.card import Described
 from lmworks.tfx.artifacts import Examples, Model, Sequences
@@ -97,7 +96,7 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         dense = stream.to_tensor(pieces.end_id)
         targets = tf.cast(stream.row_lengths(), tf.int32) - 1
         logits = causal_lm.logits_of(model, dense[:, :-1])
-        chosen = log_probabilities(logits, dense[:, 1:])
+        chosen, _ = causal_lm.scores(logits, dense[:, 1:])
         real = tf.range(tf.shape(chosen)[1])[None, :] < targets[:, None]
         return {"log_probabilities": tf.where(real, chosen, 0.0), "targets": targets}
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from lmworks.models import masked_lm
-from lmworks.models.losses import log_probabilities
+from lmworks.models.causal_lm import scores
 from lmworks.models.tokenizer import open_wordpiece
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.export.card import Described
@@ -85,7 +85,7 @@ def write(model: keras.Model, pieces: WordPiece, length: int, folder: Path) -> N
         token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "padding_mask": padding_mask}
-        return {"log_probabilities": log_probabilities(masked_lm.logits_at(model, inputs, positions), targets)}
+        return {"log_probabilities": scores(masked_lm.logits_at(model, inputs, positions), targets)[0]}
 
     @tf.function(input_signature=[text])
     def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:
