@@ -10,13 +10,15 @@ import re
 import sysconfig
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from lmworks.configs.platform import Platform
+from lmworks.configs.section import Positive, Section
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
 Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
 
 PER_RUN = "changed per run"
 """Marks keys that people change from run to run: a compiled pipeline has each of them as a parameter, beside its default."""
@@ -24,12 +26,6 @@ PER_RUN = "changed per run"
 PYTHON_LIBRARY = "python://stdlib"
 """A source that every machine has: the folder of Python's own standard library."""
 PACKAGE_URL = re.compile(r"package://(?P<package>[^/#]+)(?:/(?P<member>[^#]+))?#sha256=(?P<sha256>.*)")
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, attribute docstrings as descriptions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _requirement(value: str) -> str:
@@ -380,148 +376,6 @@ class Export(Section):
     """What is written: the SavedModel, always; `huggingface`, a folder that `transformers` opens."""
     push_to: str | None = None
     """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | int | float)]
-"""Text that YAML may have read as a number."""
-_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
-_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-_SECRET_WORDS = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY)(_|$)", re.IGNORECASE)
-_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-
-
-class Gpu(Section):
-    """Accelerators of one container."""
-
-    type: str
-    """As the target calls it: `nvidia.com/gpu` on Kubernetes, where `node_selector` picks the model; `NVIDIA_L4` on Vertex AI."""
-    count: Positive = 1
-
-
-class Toleration(Section):
-    """A taint of Kubernetes nodes that does not keep this stage away."""
-
-    key: str | None = None
-    """Key of the taint; with `operator: Exists` it may be missing, which means all."""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: Text | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """All effects when not given."""
-    seconds: Positive | None = None
-    """NoExecute: how long the stage stays on such a node."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Toleration:
-        if self.key is None and self.operator != "Exists":
-            raise ValueError("needs a key, or operator: Exists for all taints")
-        if self.value is not None and self.operator == "Exists":
-            raise ValueError("operator Exists takes no value")
-        if self.seconds is not None and self.effect != "NoExecute":
-            raise ValueError("seconds belong to effect: NoExecute")
-        return self
-
-
-class Retries(Section):
-    """How often and when a stage that failed is started again."""
-
-    count: Annotated[int, Field(ge=0, le=10)]
-    wait_seconds: Annotated[int, Field(ge=0)] = 30
-    """Before the first retry."""
-    factor: Annotated[float, Field(ge=1)] = 2.0
-    """By which each further wait is longer."""
-    longest_wait_seconds: Positive = 3600
-
-
-def _retries(value: Any) -> Any:
-    return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _cores(value: str) -> str:
-    if not re.fullmatch(r"(\d*\.)?\d+|\d+m", value):
-        raise ValueError("must be a number of cores: 4, 0.5 or 500m")
-    return value
-
-
-def _bytes(value: str) -> str:
-    if not re.fullmatch(r"\d+([KMGTPE]i?)?", value):
-        raise ValueError("must be whole bytes with a unit: 16Gi, 16G or 512Mi")
-    return value
-
-
-class Resources(Section):
-    """What one stage is given on a cluster. It is no part of the stage's config: changing it runs nothing again."""
-
-    cpu: Annotated[Text, AfterValidator(_cores)] | None = None
-    """Cores: `4`, `0.5` or `500m`."""
-    memory: Annotated[Text, AfterValidator(_bytes)] | None = None
-    """Bytes, with a unit: `16Gi`."""
-    gpu: Gpu | None = None
-    node_selector: dict[str, Text] = {}
-    """Kubernetes: labels that the node must have."""
-    tolerations: tuple[Toleration, ...] = ()
-    """Kubernetes: taints that do not keep the stage away."""
-    spot: Literal["gke", "eks", "aks"] | None = None
-    """Kubernetes: on spot machines of this cloud, by its node label and taint; give `retries` and `state` with it."""
-    retries: Annotated[Retries, BeforeValidator(_retries, json_schema_input_type=int | Retries)] | None = None
-    """How often the stage is started again when it failed: a number, or an object."""
-    timeout_seconds: Positive | None = None
-    """Kubernetes: after which the stage is ended."""
-    environment: dict[str, Text] = {}
-    """Variables of the container. They are written into the pipeline: nothing secret."""
-    secrets: dict[str, str] = {}
-    """Kubernetes: variables of the container whose values are secrets of the cluster, by `NAME/KEY`: `{HF_TOKEN: hub/token}`."""
-    volumes: dict[str, str] = {}
-    """Kubernetes: names of PersistentVolumeClaims by the absolute path where each is mounted: `{/mnt/state: checkpoints}`."""
-    state: str | None = None
-    """Folder for unfinished work (checkpoints), from which a retry and the same run submitted anew go on: on a mounted volume
-    (Kubernetes) or in a bucket, `gs://…` (Vertex AI)."""
-    log_dir: str | None = None
-    """Folder for TensorBoard's events while the stage works, on a volume or in a bucket like `state`."""
-    cache: bool | None = None
-    """Whether the cluster may take an earlier result of the same image, config and inputs; when not given, where the stage
-    reads nothing from outside the pipeline, whose content the cluster does not look at."""
-
-    @model_validator(mode="after")
-    def _sound(self) -> Resources:
-        # None of these messages repeats a value, which may be a secret.
-        for name, value in self.environment.items():
-            if _SECRET_WORDS.search(name) or _PASSWORD_IN_URL.search(value):
-                raise ValueError(
-                    f"environment.{name}: looks like a secret, and would be written into the pipeline; name it in secrets: "
-                    f"{{{name}: NAME/KEY}}"
-                )
-        for name, secret in self.secrets.items():
-            if not re.fullmatch(rf"{_NAME}/[-._a-zA-Z0-9]+", secret):
-                raise ValueError(
-                    f"secrets.{name}: must be NAME/KEY of a secret of the cluster, never the secret itself"
-                )
-        for key in ("environment", "secrets"):
-            for name in getattr(self, key):
-                if not re.fullmatch(_VARIABLE, name):
-                    raise ValueError(f"{key}.{name}: is no name of an environment variable")
-        if both := self.environment.keys() & self.secrets.keys():
-            raise ValueError(f"{', '.join(sorted(both))}: stands in environment and in secrets")
-        for path, claim in self.volumes.items():
-            if not path.startswith("/") or not re.fullmatch(_NAME, claim):
-                raise ValueError(f"volumes: {path}: {claim}: must be an absolute path and the name of a claim")
-        return self
-
-
-class Platform(Section):
-    """Where the stages run when a pipeline is compiled for Kubeflow or Vertex AI; a local run does not read it."""
-
-    image: str = "lmworks:0.1.0"
-    """The container image of all stages, which has lmworks and what the config names by path. Vertex AI pulls from a registry:
-    `REGION-docker.pkg.dev/PROJECT/REPOSITORY/lmworks:TAG`."""
-    ingest: Resources = Resources()
-    preprocess: Resources = Resources()
-    train: Resources = Resources()
-    evaluate: Resources = Resources()
-    export: Resources = Resources()
 
 
 def _name(value: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from lmworks.configs.schema import Resources
+from lmworks.configs.platform import Resources
 from lmworks.tfx.pipeline_spec import Target
 
 GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/xe", "gpu.intel.com/i915", "habana.ai/gaudi")

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
-from lmworks.configs.schema import PER_RUN, Platform, Resources
+from lmworks.configs.platform import Platform, Resources
+from lmworks.configs.schema import PER_RUN
 from lmworks.tfx.artifacts import Artifact
 from lmworks.tfx.component import VALUE, Component, Node, Ref, check
 from lmworks.tfx.launch import CONFIG, LOG_DIR_ENVIRONMENT, STATE_ENVIRONMENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmworks.configs.schema import Resources
+from lmworks.configs.platform import Resources
 from lmworks.tfx.pipeline_spec import Target
 
 GPUS = (
