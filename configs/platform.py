@@ -142,8 +142,6 @@ class Resources(Section):
 def _url(value: str) -> str:
     if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
         raise ValueError("must be http://… or https://…")
-    if re.search(r"://[^/]*@", value):
-        raise ValueError("must not hold a user or a password; credentials come from the environment")
     return value.rstrip("/")
 
 
@@ -182,15 +180,20 @@ class Kubeflow(Section):
     ca_file: str | None = None
     """Certificates of the authority that signed the server's, where the system does not know it."""
 
+    @model_validator(mode="after")
+    def _safe(self) -> Kubeflow:
+        if self.host and re.search(r"://[^/]*@", self.host):  # told without the value, which is secret
+            raise ValueError("host: must not hold a user or a password; credentials come from the environment")
+        return self
 
-class Registration(Section):
+
+class Registry(Section):
     """How the servable is entered into Vertex AI's Model Registry."""
 
-    image: str = "tensorflow/serving:2.19.1"
+    image: str = "tensorflow/serving:2.21.0"
     """Container that serves it when it is deployed: TensorFlow Serving."""
-    name: str | None = None
+    display_name: str | None = None
     """Of the model, of which each registration makes a version; the config's name when not given."""
-    labels: dict[str, Text] = {}
     default: bool = True
     """Whether the new version becomes the one that is used when none is named."""
 
@@ -216,7 +219,7 @@ class Vertex(Section):
     """Cloud KMS key for all that a run makes, `projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
     tensorboard: Annotated[str, _resource("projects", "locations", "tensorboards")] | None = None
     """Vertex AI TensorBoard that the training writes to while it works, `projects/P/locations/L/tensorboards/T`."""
-    register_model: Registration | None = None
+    register_model: Registry | None = None
     """A last step that enters the servable into the Model Registry; `{}` for the defaults."""
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lmworks.configs.platform import Platform
+from lmworks.configs.platform import Platform, Registry
 from lmworks.configs.section import Positive, Section
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
@@ -511,3 +511,12 @@ class ExportStage(Export):
 
     task: Task
     name: Name
+
+
+class RegisterStage(Registry):
+    """What the component `register` is given."""
+
+    name: Name
+    project: str | None
+    region: str | None
+    encryption_key: str | None

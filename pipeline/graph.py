@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmworks.configs.schema import Config, EvaluateStage, ExportStage, IngestStage, PreprocessStage, Section, TrainStage
+from lmworks.configs.schema import (
+    Config,
+    EvaluateStage,
+    ExportStage,
+    IngestStage,
+    PreprocessStage,
+    RegisterStage,
+    Section,
+    TrainStage,
+)
 from lmworks.pipeline.evaluate.component import evaluate
 from lmworks.pipeline.export.component import export
 from lmworks.pipeline.ingest.component import ingest
 from lmworks.pipeline.preprocess.component import preprocess
+from lmworks.pipeline.register.component import register
 from lmworks.pipeline.train.component import train
 from lmworks.tfx.component import Node
 
 
-def graph(config: Config) -> list[Node]:
-    """Wires the components; each is given its own section and beside it only the keys that it needs."""
+def graph(config: Config, on_vertex: bool = False) -> list[Node]:
+    """Wires the components; each is given its own section and beside it only the keys that it needs.
+
+    Args:
+        config: of the run.
+        on_vertex: with what only Vertex AI has, a registry of models.
+    """
     task = config.task
     examples = Node(ingest, IngestStage(**_keys(config.ingest), task=task))
     sequences = Node(
@@ -33,7 +48,18 @@ def graph(config: Config) -> list[Node]:
         {**data, "model": trained["model"], "evaluation": evaluated["evaluation"]},
         when=evaluated.name,
     )
-    return [examples, sequences, trained, evaluated, exported]
+    nodes = [examples, sequences, trained, evaluated, exported]
+    place = config.platform.vertex
+    if on_vertex and place.register_model:
+        settings = RegisterStage(
+            **_keys(place.register_model),
+            name=config.name,
+            project=place.project,
+            region=place.region,
+            encryption_key=place.encryption_key,
+        )
+        nodes.append(Node(register, settings, {"servable": exported["servable"]}, when=evaluated.name))
+    return nodes
 
 
 def _keys(section: Section) -> dict[str, Any]:

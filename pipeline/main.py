@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted"
-        told += "" if "the same command" in told else "; the same command goes on from here"
+        told += "" if "the same command" in told or "the run" in told else "; the same command goes on from here"
         print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
         return INTERRUPTED
 
@@ -142,6 +142,15 @@ def _define_run(values: flags.FlagValues) -> None:
     flags.DEFINE_string("run", None, "Name of the run; the config's name when not given.", flag_values=values)
     flags.DEFINE_enum("until", None, _STAGES, "Last stage to run.", flag_values=values)
     flags.DEFINE_boolean("in_process", False, "All stages in this process, for a debugger.", flag_values=values)
+    flags.DEFINE_enum("runner", "local", ("local", *_TARGETS), "Where it runs; see platform.*", flag_values=values)
+    flags.DEFINE_boolean("detach", False, "On a cluster: submit and do not watch.", flag_values=values)
+    flags.DEFINE_string(
+        "cron",
+        None,
+        "On a cluster: again and again, at MINUTE HOUR DAY MONTH WEEKDAY; '0 3 * * *' is three o'clock every night, in the "
+        "cluster's time zone, and on Vertex AI 'TZ=Europe/Berlin 0 3 * * *' in Berlin's.",
+        flag_values=values,
+    )
 
 
 def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
@@ -149,9 +158,35 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     config = _config(values)
     name = values.run or config.name
     Config.model_validate(config.model_dump() | {"name": name})  # a run's name is a folder's name too
+    elsewhere = values.runner != "local"
+    for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
+        if values[flag].present:
+            where = (
+                f"this machine, not for --runner={values.runner}" if elsewhere else "clusters: --runner=kubeflow|vertex"
+            )
+            raise ConfigError(f"--{flag} is for {where}")
+    if elsewhere:
+        return _run_on_cluster(values, config, name)
     results = _execute(values, config, name, values.until, values.in_process)
     print(Path(values.root) / name)
     return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
+
+
+def _run_on_cluster(values: flags.FlagValues, config: Config, name: str) -> int:
+    if values.detach and values.cron is not None:
+        raise ConfigError("--cron makes a schedule, which is not watched: leave --detach out")
+    from lmworks.pipeline import submit
+    from lmworks.tfx.process import interrupt_on_sigterm
+
+    if values.cron is not None:
+        print(submit.schedule(values.runner, config, name, values.cron, values.until))
+        return DONE
+    interrupt_on_sigterm()
+    run, stages = submit.submit(values.runner, config, name, values.until)
+    print(run.link, flush=True)
+    if values.detach:
+        return DONE
+    return DONE if submit.watch(run, stages, values.verbosity > 0) else NOT_BLESSED
 
 
 def _define_compile(values: flags.FlagValues) -> None:
@@ -170,11 +205,9 @@ def _compile(values: flags.FlagValues, rest: Sequence[str]) -> int:
     output = Path(values.output)
     if not output.parent.is_dir():
         raise ConfigError(f"--output={output}: there is no folder {output.parent}")
-    from lmworks.pipeline.graph import graph
-    from lmworks.tfx import kubeflow, pipeline_spec, vertex
+    from lmworks.pipeline.submit import compile_for
 
-    target = {"kubeflow": kubeflow.TARGET, "vertex": vertex.TARGET}[values.target]
-    pipeline_spec.write(graph(config), config.name, config.platform, target, output)
+    compile_for(values.target, config, output)
     print(output)
     return DONE
 

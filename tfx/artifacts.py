@@ -110,6 +110,10 @@ class Servable(Artifact):
     schema_title = "system.Model"
 
 
+class Registration(Artifact):
+    """`<version>/`, a SavedModel as TensorFlow Serving reads it, and `registration.json`, where it is registered."""
+
+
 def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> dict[str, Any]:
     """Makes a folder an artifact: digests its files, writes `artifact.json` last, durably.
 

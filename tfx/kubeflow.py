@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from lmworks.configs.platform import Resources
+from lmworks.tfx.launch import SECRETS_ENVIRONMENT
 from lmworks.tfx.pipeline_spec import Target
 
 GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/xe", "gpu.intel.com/i915", "habana.ai/gaudi")
@@ -40,7 +42,10 @@ def _configure(task: Any, asked: Resources) -> None:
 
     for name, secret in asked.secrets.items():
         secret_name, _, key = secret.partition("/")
-        kubernetes.use_secret_as_env(task, secret_name, {key: name})
+        # Optional: else Kubernetes waits for a missing one for ever, and nobody is told. The stage tells.
+        kubernetes.use_secret_as_env(task, secret_name, {key: name}, optional=True)
+    if asked.secrets:
+        task.set_env_variable(SECRETS_ENVIRONMENT, json.dumps(asked.secrets))
     for path, claim in asked.volumes.items():
         kubernetes.mount_pvc(task, claim, path)
     for label, value in asked.node_selector.items():

@@ -32,19 +32,19 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.tfx import fingerprint, locks, process, progress
 from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, manifest_of, publish, read, settle, write_json
+from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
 from lmworks.tfx.hosts import this_host
 
 _BEGAN = time.time()
 """A source file changed after this need not be the code that ran, however long the process then waited for its work."""
 
-_MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
-"""Where Kubeflow and Vertex mount a bucket inside a container."""
-
 CONFIG = "config"
 """The parameter with a stage's config."""
 STATE_ENVIRONMENT, LOG_DIR_ENVIRONMENT = "LMWORKS_STATE", "LMWORKS_LOG_DIR"
 """Variables in place of `--state` and `--log_dir`, which do not count as a change of the command."""
+SECRETS_ENVIRONMENT = "LMWORKS_SECRETS"
+"""Variable with the names of those whose values are secrets of the cluster, JSON: `{"HF_TOKEN": "hub/token"}`."""
 
 
 def load_component(entry: str) -> Component:
@@ -58,14 +58,6 @@ def load_component(entry: str) -> Component:
     if not isinstance(found, Component):
         raise UserError(f"{entry}: is no component; it needs @component and the form MODULE:FUNCTION")
     return found
-
-
-def local_path(uri: str) -> Path:
-    """The local path of an artifact's URI."""
-    for scheme, mount in _MOUNTS.items():
-        if uri.startswith(scheme):
-            return Path(mount + uri.removeprefix(scheme))
-    return Path(uri.removeprefix("file://"))
 
 
 def execute(
@@ -152,6 +144,10 @@ def execute(
         _answer(component, outputs, value, asked)
         if not context.get("state"):
             settle(state, execution["id"])
+            told = next(
+                (output.properties["summary"] for output in outputs.values() if "summary" in output.properties), ""
+            )
+            print(f"{component.name} made {told}".rstrip(), flush=True)  # the last line of a container's log
     return value
 
 
@@ -233,6 +229,23 @@ def _holds(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
+def _check_secrets() -> None:
+    """A missing secret, which the cluster lets pass so that it is told here, in one line and at once.
+
+    Raises:
+        UserError: naming all of them.
+    """
+    wanted = json.loads(os.environ.get(SECRETS_ENVIRONMENT, "{}"))
+    if missing := {name: secret for name, secret in wanted.items() if not os.environ.get(name)}:
+        told = ", ".join(
+            f"{name} (key {secret.partition('/')[2]} of {secret.partition('/')[0]})" for name, secret in missing.items()
+        )
+        first, _, key = next(iter(missing.values())).partition("/")
+        raise UserError(
+            f"secret not set: {told}; kubectl create secret generic {first} --from-literal={key}=… in the run's namespace"
+        )
+
+
 def explain(error: BaseException) -> str:
     """One line for the user."""
     if isinstance(error, UserError):
@@ -255,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--log_dir", default=log_dir, help=f"for TensorBoard's live events; {LOG_DIR_ENVIRONMENT}")
     flags = parser.parse_args(arguments)
     try:
+        _check_secrets()
         component = load_component(flags.component)
         if flags.executor_input.startswith("fd:"):
             if load := getattr(sys.modules[component.function.__module__], "load", None):

@@ -1,0 +1,1 @@
+"""A servable to a version of a model in Vertex AI's registry."""

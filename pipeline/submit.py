@@ -1,0 +1,112 @@
+"""From a config to a run on a cluster: compiled, submitted, watched."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmworks.configs.load import ConfigError
+from lmworks.configs.schema import Config
+from lmworks.pipeline.graph import graph
+from lmworks.tfx import cluster, kubeflow, pipeline_spec, vertex
+from lmworks.tfx.component import Node
+from lmworks.tfx.screen import Screen
+
+TARGETS = {"kubeflow": kubeflow.TARGET, "vertex": vertex.TARGET}
+
+
+def compile_for(target: str, config: Config, output: Path, until: str | None = None) -> list[Node]:
+    """Writes the pipeline as one kind of cluster reads it.
+
+    Args:
+        target: one of `TARGETS`.
+        config: of the run.
+        output: the YAML file.
+        until: the last stage; all when not given.
+
+    Returns:
+        The stages.
+
+    Raises:
+        ConfigError: the cluster does not have what `platform` asks.
+    """
+    nodes = graph(config, on_vertex=target == "vertex")
+    if until:
+        nodes = nodes[: 1 + [node.name for node in nodes].index(until)]
+    pipeline_spec.write(nodes, config.name, config.platform, TARGETS[target], output)
+    return nodes
+
+
+def submit(target: str, config: Config, name: str, until: str | None = None) -> tuple[cluster.Run, list[str]]:
+    """Starts a run.
+
+    Args:
+        target: one of `TARGETS`.
+        config: of the run.
+        name: of the run, to which the time is added.
+        until: the last stage; all when not given.
+
+    Returns:
+        The run, and the names of its stages.
+
+    Raises:
+        ConfigError: `platform` does not say enough, or something that the cluster does not have.
+        UserError: nobody is logged in, or a package is missing.
+        Fault: the cluster does not answer, or does not take it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place, package, nodes = _prepare(target, config, until, Path(folder))
+        return place.submit(str(package), name), [node.name for node in nodes]
+
+
+def schedule(target: str, config: Config, name: str, cron: str, until: str | None = None) -> str:
+    """Starts runs again and again; see `submit` and `cluster.Cluster.schedule`.
+
+    Returns:
+        A link to the schedule's page.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place, package, _ = _prepare(target, config, until, Path(folder))
+        return place.schedule(str(package), name, cron)
+
+
+def _prepare(target: str, config: Config, until: str | None, folder: Path) -> tuple[cluster.Cluster, Path, list[Node]]:
+    """The cluster, and the compiled pipeline; what is wrong with the config is told before the cluster is asked."""
+    package = folder / "pipeline.yaml"
+    # Imported here: each needs its own client.
+    if target == "kubeflow":
+        from lmworks.tfx.kubeflow_client import KubeflowCluster
+
+        nodes = compile_for(target, config, package, until)
+        return KubeflowCluster(config.platform.kubeflow, config.name), package, nodes
+    from lmworks.tfx.vertex_client import VertexCluster, in_place
+
+    if "/" not in config.platform.image:
+        raise ConfigError(
+            f"platform.image: {config.platform.image!r}: Vertex AI pulls it from a registry, "
+            "REGION-docker.pkg.dev/PROJECT/REPOSITORY/lmworks:TAG; make image builds it"
+        )
+    place = in_place(config.platform.vertex)
+    config = config.model_copy(update={"platform": config.platform.model_copy(update={"vertex": place})})
+    nodes = compile_for(target, config, package, until)
+    return VertexCluster(place), package, nodes
+
+
+def watch(run: cluster.Run, stages: Sequence[str], verbose: bool) -> bool:
+    """Shows a run until its end; see `cluster.follow`. Ctrl-C leaves it going on, or cancels it where somebody says so.
+
+    Raises:
+        KeyboardInterrupt: with what became of the run.
+        UserError: it failed or was cancelled.
+    """
+    screen = Screen()
+    try:
+        return cluster.follow(run, stages, screen, verbose)
+    except KeyboardInterrupt:
+        screen.clear()
+        if sys.stdin.isatty() and input("cancel the run on the cluster? [y/N] ").strip().lower() in ("y", "yes"):
+            run.cancel()
+            raise KeyboardInterrupt(f"the run is being cancelled: {run.link}") from None
+        raise KeyboardInterrupt(f"the run goes on: {run.link}") from None
