@@ -62,14 +62,15 @@ def submit(target: str, config: Config, name: str, until: str | None = None) -> 
 
 
 def schedule(target: str, config: Config, name: str, cron: str, until: str | None = None) -> str:
-    """Starts runs again and again; see `submit` and `cluster.Cluster.schedule`.
+    """Starts runs again and again; see `submit`, `cluster.cron_of` and `cluster.Cluster.schedule`.
 
     Returns:
         A link to the schedule's page.
     """
+    when = cluster.cron_of(cron)
     with tempfile.TemporaryDirectory() as folder:
         place, package, _ = _prepare(target, config, until, Path(folder))
-        return place.schedule(str(package), name, cron)
+        return place.schedule(str(package), name, when)
 
 
 def _prepare(target: str, config: Config, until: str | None, folder: Path) -> tuple[cluster.Cluster, Path, list[Node]]:

@@ -133,36 +133,49 @@ class Cluster(Protocol):
             name: of the run; each has one of its own.
         """
 
-    def schedule(self, package: str, name: str, cron: str) -> str:
-        """Starts runs again and again.
+    def schedule(self, package: str, name: str, cron: Cron) -> str:
+        """Starts runs again and again, one at a time; missed times are not made up for.
 
         Args:
             package: path of the compiled pipeline.
             name: of the schedule.
-            cron: when; see `checked_cron`.
+            cron: when.
 
         Returns:
             A link to its page.
 
         Raises:
+            ConfigError: the cluster has no time zones.
             UserError: there is a schedule of that name.
         """
 
 
-def checked_cron(expression: str) -> str:
-    """A cron expression of five fields (minute, hour, day of month, month, day of week), as given.
+class Cron(NamedTuple):
+    """When runs are repeated."""
+
+    fields: str
+    """Minute, hour, day of month, month, day of week."""
+    zone: str
+    """IANA's name of a time zone; empty for the cluster's own."""
+
+
+def cron_of(expression: str) -> Cron:
+    """Reads `0 3 * * *`, or `TZ=Europe/Berlin 0 3 * * *`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is neither.
     """
+    first, _, rest = expression.strip().partition(" ")
+    name, equals, zone = first.partition("=")
+    zoned = bool(equals) and name in ("TZ", "CRON_TZ")
     bounds = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-    fields = expression.split()
+    fields = (rest if zoned else expression).split()
     if len(fields) != len(bounds) or not all(map(_cron_field, fields, bounds)):
         raise ConfigError(
             f"--cron={expression}: must be five fields, minute, hour, day of month, month and day of week: --cron='0 3 * * *' is "
             "three o'clock every night"
         )
-    return " ".join(fields)
+    return Cron(" ".join(fields), zone if zoned else "")
 
 
 def _cron_field(field: str, bounds: tuple[int, int]) -> bool:

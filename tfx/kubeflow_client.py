@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.platform import Kubeflow
-from lmworks.tfx.cluster import Fault, Stage, Status, calling, checked_cron, message_of, timestamped
+from lmworks.tfx.cluster import Cron, Fault, Stage, Status, calling, message_of, timestamped
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class KubeflowCluster:
         except ImportError:
             raise UserError("Kubeflow needs kfp, which is not installed: pip install 'lmworks[kubeflow]'") from None
 
-        class Client(kfp.Client):  # type: ignore[misc]
+        class Client(kfp.Client):
             def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
                 """Asked when the client is made; kfp's own asks five times and shows each traceback."""
                 return _ask(self._existing_config.host, self._healthz_api.healthz_service_get_healthz)
@@ -90,10 +90,13 @@ class KubeflowCluster:
         )
         return KubeflowRun(self._client, self._host, made.run_id)
 
-    def schedule(self, package: str, name: str, cron: str) -> str:
-        """Starts runs again and again; see `cluster.Cluster`. Missed times are not made up for."""
+    def schedule(self, package: str, name: str, cron: Cron) -> str:
+        """Starts runs again and again; see `cluster.Cluster`."""
+        if cron.zone:
+            raise ConfigError(
+                f"--cron: TZ={cron.zone}: Kubeflow runs by its own time zone, which is UTC if nobody set another"
+            )
         experiment = self._calling(self._experiment_id)
-        with_seconds = f"0 {checked_cron(cron)}"
         known = self._calling(lambda: self._client.list_recurring_runs(page_size=200, experiment_id=experiment))
         for one in known.recurring_runs or ():
             if one.display_name == name:
@@ -105,7 +108,7 @@ class KubeflowCluster:
             lambda: self._client.create_recurring_run(
                 experiment,
                 name,
-                cron_expression=with_seconds,
+                cron_expression=f"0 {cron.fields}",  # seconds first
                 no_catchup=True,
                 pipeline_package_path=package,
                 pipeline_root=self._asked.pipeline_root,

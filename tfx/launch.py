@@ -30,7 +30,7 @@ from pydantic import BaseModel
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
-from lmworks.tfx import fingerprint, locks, process, progress
+from lmworks.tfx import fingerprint, locks, process, progress, vertex_tensorboard
 from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, manifest_of, publish, read, settle, write_json
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
@@ -116,8 +116,10 @@ def execute(
             shutil.rmtree(path, ignore_errors=True)  # a retried container finds what its predecessor left
             path.mkdir(parents=True)
             live = state / name
-            if log_dir and kind is Logs and not elsewhere:
-                live = local_path(log_dir) / f"{component.name}-{unfinished[:8]}"
+            if kind is Logs and not elsewhere:
+                curves = f"{component.name}-{unfinished[:8]}"
+                live = local_path(log_dir) / curves if log_dir else live
+                stack.enter_context(vertex_tensorboard.sending(live, curves))
             arguments[name] = outputs[name] = kind(path, state=live, settled=settled)
         started = time.time()
         value = component(**arguments)

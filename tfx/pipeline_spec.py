@@ -37,6 +37,8 @@ class Target(NamedTuple):
     """What of a stage's resources the cluster does not have: key, and what is wrong with it."""
     configure: Callable[[Any, Resources], None] | None = None
     """Gives a KFP task what only this kind of cluster has."""
+    environment: Callable[[Platform, str, Component], dict[str, str]] | None = None
+    """Variables that only this kind of cluster needs, by the config's name and the component."""
 
 
 def write(nodes: Sequence[Node], name: str, platform: Platform, target: Target, output: Path) -> None:
@@ -68,8 +70,8 @@ def write(nodes: Sequence[Node], name: str, platform: Platform, target: Target, 
         raise UserError(
             f"{target.name} needs kfp, which is not installed: pip install 'lmworks[{target.extra}]'"
         ) from None
-    builder = _Builder(nodes, platform.image, resources, target)
-    compiler.Compiler().compile(builder.pipeline(name), str(output))
+    builder = _Builder(nodes, name, platform, resources, target)
+    compiler.Compiler().compile(builder.pipeline(), str(output))
 
 
 def parameters(config: BaseModel) -> dict[str, str]:
@@ -94,10 +96,13 @@ class _Gate(NamedTuple):
 class _Builder:
     """Makes KFP's objects from ours; the names in them are those of the signatures."""
 
-    def __init__(self, nodes: Sequence[Node], image: str, resources: dict[str, Resources], target: Target) -> None:
-        self._nodes, self._image, self._resources, self._target = nodes, image, resources, target
+    def __init__(
+        self, nodes: Sequence[Node], name: str, platform: Platform, resources: dict[str, Resources], target: Target
+    ) -> None:
+        self._nodes, self._name, self._platform = nodes, name, platform
+        self._resources, self._target = resources, target
 
-    def pipeline(self, name: str) -> Any:
+    def pipeline(self) -> Any:
         """The whole pipeline, a KFP component."""
         from kfp import dsl
 
@@ -120,8 +125,8 @@ class _Builder:
                 artifacts = {name: _output(gate.component.name, ref, tasks) for name, ref in gate.refs.items()}
                 gate.component(**{key: given[key] for key in gate.keys}, **artifacts)
 
-        function = _function(name, dict.fromkeys(defaults, str), defaults, body, _described(name, about))
-        return dsl.pipeline(name=re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:128])(function)
+        function = _function(self._name, dict.fromkeys(defaults, str), defaults, body, _described(self._name, about))
+        return dsl.pipeline(name=re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")[:128])(function)
 
     def _gate(self, when: str) -> _Gate:
         """The nodes that wait for a yes: a pipeline of their own, for KFP's local engine sees conditions on inputs only."""
@@ -158,7 +163,7 @@ class _Builder:
         keys = parameters(node.config)
         config = node.config.model_dump_json(exclude=set(keys))
         set_now = {key: given[f"{node.name}_{key}"] for key in keys}
-        task = _container(node.component, list(keys), self._image)(**{CONFIG: config}, **set_now, **artifacts)
+        task = _container(node.component, list(keys), self._platform.image)(**{CONFIG: config}, **set_now, **artifacts)
         asked = self._resources[node.name]
         # A stage without inputs reads what is named at submission, if not already in the config.
         reads_elsewhere = not node.inputs or bool(getattr(node.config, "external", tuple)())
@@ -173,6 +178,8 @@ class _Builder:
             waits = (asked.retries.wait_seconds, asked.retries.longest_wait_seconds)
             task.set_retry(asked.retries.count, f"{waits[0]}s", asked.retries.factor, f"{waits[1]}s")
         own = {STATE_ENVIRONMENT: asked.state, LOG_DIR_ENVIRONMENT: asked.log_dir}
+        if self._target.environment:
+            own |= self._target.environment(self._platform, self._name, node.component)
         for name, value in {**asked.environment, **own}.items():
             if value is not None:
                 task.set_env_variable(name, value)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmworks.configs.platform import Resources
+from lmworks.configs.platform import Platform, Resources
+from lmworks.tfx import vertex_tensorboard
+from lmworks.tfx.artifacts import Logs
+from lmworks.tfx.component import Component
 from lmworks.tfx.pipeline_spec import Target
 
 GPUS = (
@@ -35,4 +38,14 @@ def _problems(asked: Resources) -> Iterator[tuple[str, str]]:
             yield key, f"{folder!r}: must be in a bucket, gs://BUCKET/FOLDER"
 
 
-TARGET = Target("Vertex AI", "vertex", _problems)
+def _environment(platform: Platform, name: str, component: Component) -> dict[str, str]:
+    tensorboard = platform.vertex.tensorboard
+    writes = Logs in component.outputs.values()
+    return (
+        {vertex_tensorboard.ENVIRONMENT: vertex_tensorboard.place_of(tensorboard, name)}
+        if tensorboard and writes
+        else {}
+    )
+
+
+TARGET = Target("Vertex AI", "vertex", _problems, environment=_environment)

@@ -19,7 +19,7 @@ import yaml
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.platform import Vertex
-from lmworks.tfx.cluster import Fault, Stage, Status, calling, checked_cron, message_of, timestamped
+from lmworks.tfx.cluster import Cron, Fault, Stage, Status, calling, message_of, timestamped
 
 T = TypeVar("T")
 
@@ -122,11 +122,10 @@ class VertexCluster:
             self._associate(run)
         return run
 
-    def schedule(self, package: str, name: str, cron: str) -> str:
-        """Starts runs again and again; see `cluster.Cluster`. One at a time; missed times are not made up for."""
+    def schedule(self, package: str, name: str, cron: Cron) -> str:
+        """Starts runs again and again; see `cluster.Cluster`."""
         from google.cloud import aiplatform_v1
 
-        zone, bare = _zone(cron)
         schedules = self.client("ScheduleServiceClient")
         wanted = {"parent": self.parent, "filter": f'display_name="{name}"'}
         known = self.calling(lambda: list(schedules.list_schedules(wanted, timeout=_CALL_SECONDS)))
@@ -137,7 +136,7 @@ class VertexCluster:
             )
         schedule = aiplatform_v1.Schedule(
             display_name=name,
-            cron=f"{zone}{checked_cron(bare)}",
+            cron=f"TZ={cron.zone} {cron.fields}" if cron.zone else cron.fields,
             max_concurrent_run_count=1,
             create_pipeline_job_request={"parent": self.parent, "pipeline_job": self._job(package, name)},
         )
@@ -286,18 +285,12 @@ def ask(endpoint: str, call: Callable[[], T]) -> T:
     except google.auth.exceptions.GoogleAuthError as error:
         raise Fault("Google's login", message_of(error.args[0] if error.args else ""), 401, fix=_FIXES[401]) from None
     except requests.exceptions.RequestException as error:
-        reason = str(error).rpartition(": ")[2].strip("')") or type(error).__name__
+        reason = re.sub(r"[\"')]+$", "", str(error).rpartition(": ")[2]) or type(error).__name__
         raise Fault(server, reason, fix="is platform.vertex.region right, and the network up?") from None
 
 
 def _endpoint(service: str, usual: str) -> str:
     return os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}", usual).rstrip("/")
-
-
-def _zone(cron: str) -> tuple[str, str]:
-    """A time zone before a cron expression, `TZ=Europe/Berlin `, and the rest."""
-    first, _, rest = cron.strip().partition(" ")
-    return (f"{first} ", rest) if first.startswith(("TZ=", "CRON_TZ=")) else ("", cron)
 
 
 def _summary(output: Any) -> str:

@@ -1,7 +1,8 @@
-"""KFP's own local engine, with the command of each container as a process of this machine."""
+"""KFP's own local engine, with the command of each container as a process of this machine; and Google Cloud on loopback."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lmworks.tfx import cluster
 from tests.conftest import REPOSITORY
+from tests.pipeline.servers import GoogleServer
 
 
 class Engine:
@@ -78,3 +81,19 @@ def engine(tmp_path, monkeypatch) -> Engine:
     monkeypatch.setattr(local.config.LocalExecutionConfig, "instance", None)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(made.root))
     return made
+
+
+@pytest.fixture
+def google(monkeypatch, tmp_path):
+    made = GoogleServer()
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.01)
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps(made.login()))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    for service in ("AIPLATFORM", "LOGGING"):
+        monkeypatch.setenv(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}", f"{made.url}/")
+    for name in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_REGION", "CLOUD_ML_REGION", "CLOUDSDK_COMPUTE_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    yield made
+    made.stop()

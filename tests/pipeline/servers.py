@@ -239,6 +239,9 @@ class GoogleServer(Server):
         identifier = next((values[0] for key, values in query.items() if key.endswith("Id")), None)
         made = f"{name}/{identifier or len(self.made) + 1}"
         self.made[made] = {**body, "name": made}
+        if name.endswith("/metadataStores"):
+            kind = "type.googleapis.com/google.cloud.aiplatform.v1.MetadataStore"
+            return {"name": f"{made}/operations/1", "done": True, "response": {"@type": kind, "name": made}}
         return self.made[made]
 
     def _get(self, name: str, query: dict) -> Any:
@@ -266,6 +269,8 @@ class GoogleServer(Server):
                 return {}
             case "addContextChildren":
                 self.made[name].setdefault("childContexts", []).extend(body["childContexts"])
+                return {}
+            case "addContextArtifactsAndExecutions":
                 return {}
             case "upload":
                 model = body.get("parentModel") or f"{name}/{len(self.made) + 1}"

@@ -46,6 +46,8 @@ SETS = {
         "platform.train.gpu={type: NVIDIA_L4}",
         "platform.train.state=gs://bucket/state",
         "platform.train.log_dir=gs://bucket/logs",
+        "platform.vertex.tensorboard=projects/1/locations/europe-west4/tensorboards/7",
+        "platform.vertex.register_model={}",
     ],
 }
 TARGETS = {"kubeflow": kubeflow, "vertex": vertex}

@@ -177,6 +177,11 @@ def test_no_cron_expression(server, capfd, cron):
     assert not server.bodies("recurringruns")
 
 
+def test_kubeflow_has_one_time_zone(server, capfd):
+    assert run(server, "--cron=TZ=Europe/Berlin 0 3 * * *") == 2
+    assert "--cron: TZ=Europe/Berlin: Kubeflow runs by its own time zone" in capfd.readouterr().err
+
+
 GATEWAY = {"error": "x", "code": 2, "message": "the database is away", "details": []}
 
 

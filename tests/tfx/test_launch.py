@@ -138,3 +138,17 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
     command = [*arguments(study, tmp_path / "out"), f"--state={tmp_path / 'state'}"]
     assert [launch.main(command), launch.main(command)] == [1, 0]
     assert "cannot be locked (No locks available)" in capfd.readouterr().err
+
+
+def test_a_secret_that_is_not_set_is_one_line_and_nothing_runs(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv(launch.SECRETS_ENVIRONMENT, '{"HF_TOKEN": "hub/token", "PATH": "a/b", "WANDB_API_KEY": "w/key"}')
+    assert launch.main(arguments(judge, tmp_path)) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"{judge.entry}: secret not set: HF_TOKEN (key token of hub), WANDB_API_KEY (key key of w); kubectl create secret generic hub "
+        "--from-literal=token=… in the run's namespace"
+    )
+    assert not (tmp_path / "evaluation").exists()
+    monkeypatch.setenv("HF_TOKEN", "1")
+    monkeypatch.setenv("WANDB_API_KEY", "2")
+    assert launch.main(arguments(judge, tmp_path)) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "judge made good"  # what a cluster's log ends with
