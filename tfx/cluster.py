@@ -225,7 +225,7 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
                 screen.say(name, f"{stage.seconds:.0f} s  {stage.told or logs[name].last}")
             elif stage.state in ("made", "cached", "skipped"):
                 shown.add(name)
-                screen.result(name, stage.state, stage.seconds, stage.told or logs[name].last, "on the cluster")
+                screen.result(name, stage.state, stage.seconds, stage.told or logs[name].summary, "on the cluster")
         if status.state != "running":
             break
         time.sleep(POLL_SECONDS)
@@ -276,6 +276,13 @@ class _Log:
             if old[-kept:] == now[:kept]:
                 return now[kept:]
         return now
+
+    @property
+    def summary(self) -> str:
+        """What the stage made, which is the last that it says."""
+        return (
+            self.last.removeprefix(f"{self._stage} made").strip() if self.last.startswith(f"{self._stage} made") else ""
+        )
 
     @property
     def last(self) -> str:

@@ -66,6 +66,7 @@ class KubeflowCluster:
                     host=asked.host,
                     namespace=asked.namespace or os.environ.get("KFP_NAMESPACE") or "kubeflow",
                     existing_token=os.environ.get("KFP_EXISTING_TOKEN"),
+                    credentials=_pod_credentials(),
                     ssl_ca_cert=asked.ca_file,
                 )
             finally:
@@ -215,6 +216,14 @@ class KubeflowRun:
             if fault.code is None or fault.code in (401, 429):
                 raise
             return None
+
+
+def _pod_credentials() -> Any:
+    """Of the pod that this runs in, where one is mounted for Kubeflow Pipelines; kfp looks for it only if no host is given."""
+    from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
+
+    path = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "/var/run/secrets/kubeflow/pipelines/token")
+    return ServiceAccountTokenVolumeCredentials(path) if os.path.isfile(path) else None
 
 
 def _ask(host: str, call: Callable[[], T]) -> T:

@@ -49,7 +49,7 @@ def test_run_is_submitted_and_followed_to_its_end(server, capfd):
     assert [line.split()[:2] for line in lines] == [
         ["ingest", "hit"], ["preprocess", "made"], ["train", "made"], ["evaluate", "made"], ["export", "made"],
     ]  # fmt: skip
-    assert "100.0 s  train made 22M parameters, best accuracy 0.9" in lines[2]
+    assert lines[2] == "train       made   100.0 s  22M parameters, best accuracy 0.9  [on the cluster]"
     (body,) = server.bodies("POST .*/runs$")
     check(body)
     assert body["display_name"].startswith("tiny-2")
@@ -235,12 +235,16 @@ def test_a_short_outage_does_not_end_the_watch(server, capfd):
     assert len([line for line in capfd.readouterr().err.splitlines() if "once more in" in line]) == 3
 
 
-def test_a_token_is_sent_and_never_shown(server, monkeypatch, capfd):
-    monkeypatch.setenv("KFP_EXISTING_TOKEN", "very-secret")
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_token_is_sent_and_never_shown(server, monkeypatch, capfd, tmp_path, mounted):
+    (tmp_path / "token").write_text("very-secret")
+    monkeypatch.setenv(
+        *("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token")) if mounted else ("KFP_EXISTING_TOKEN", "very-secret")
+    )
     server.fails("POST .*/runs$", 401)
     assert run(server) == 1
-    sent = {name.lower(): value for name, value in server.headers[-1].items()}
-    assert sent["authorization"] == "Bearer very-secret"
+    sent = [{name.lower(): value for name, value in told.items()} for told in server.headers]
+    assert {told.get("authorization") for told in sent} == {"Bearer very-secret"}
     assert "very-secret" not in "".join(capfd.readouterr())
 
 
