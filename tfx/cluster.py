@@ -209,7 +209,10 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
     shown: set[str] = set()
     logs = {stage: _Log(run, stage) for stage in stages}
     while True:
-        status = calling(run.status, (None, *_PASSING), _PATIENT_TRIES)
+        try:
+            status = calling(run.status, (None, *_PASSING), _PATIENT_TRIES)
+        except Fault as fault:
+            raise UserError(f"{fault}; the run goes on: {run.link}") from None
         for name in stages:
             stage = status.stages.get(name, Stage("waiting"))
             if name in shown or stage.state == "waiting":
@@ -290,9 +293,10 @@ class _Log:
         return next((line.strip() for line in reversed(self.lines) if line.strip()), "")
 
 
-def timestamped(name: str, allowed: str = r"[^-a-z0-9]+") -> str:
-    """A name of a run that no other has, as clusters allow them: letters, digits and `-`."""
-    told = re.sub(allowed, "-", name.lower()).strip("-")[:100]
+def timestamped(name: str) -> str:
+    """A name of a run that no other has, as clusters allow them: lower-case letters, digits and `-`, a letter first."""
+    told = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100]
+    told = told if told[:1].isalpha() else f"run-{told}"
     return f"{told}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

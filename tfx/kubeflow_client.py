@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _LOG_LINES = 500
 """Of a stage's log that are kept; a container's whole log comes with each look."""
+_DRIVER = "-driver"
 _STATES = {
     "SUCCEEDED": "made", "FAILED": "failed", "SKIPPED": "skipped", "CANCELED": "cancelled", "CANCELING": "running",
     "RUNNING": "running", "PENDING": "waiting", "PAUSED": "waiting",
@@ -148,12 +149,17 @@ class KubeflowRun:
             state = _STATES.get(task.state or "", "waiting")
             error = task.error.message if task.error else ""
             stages[task.display_name] = Stage(state, _seconds(task.start_time, task.end_time), error or "")
+        for driver in [name for name, stage in stages.items() if name.endswith(_DRIVER) and stage.state == "failed"]:
+            # Which prepares a stage; the stage itself is then left out, as if nothing were wrong with it.
+            stages[driver.removesuffix(_DRIVER)] = stages[driver]._replace(
+                told=stages[driver].told or "its driver failed"
+            )
         for name in list(stages):
             if pod := self._pod(name):
                 state, told = stages[name].state, pod.get("message", "")
                 if pod.get("type") == "Skipped" and state == "made":
                     stages[name] = stages[name]._replace(state="cached", told="an earlier result")
-                elif state in ("failed", "waiting") or (state == "running" and pod.get("phase") == "Pending"):
+                elif told and (state in ("failed", "waiting") or pod.get("phase") == "Pending"):
                     stages[name] = stages[name]._replace(told=told)
         error = run.error.message if run.error else ""
         return Status(_ENDS.get(run.state or "", "running"), stages, error or "")
@@ -189,11 +195,14 @@ class KubeflowRun:
             self._workflow = json.loads(manifest)
 
     def _pod(self, stage: str) -> dict[str, Any] | None:
-        """Argo's node of a stage's latest container, or of the one that was not needed."""
+        """Argo's node of a stage's latest container, of its driver before that, or of the container that was not needed."""
         nodes = (self._workflow or {}).get("status", {}).get("nodes") or {}
         outer = [node["id"] for node in nodes.values() if node["displayName"] == stage and node["type"] == "DAG"]
         inner = [
-            node for node in nodes.values() if node.get("boundaryID") in outer and node["type"] in ("Pod", "Skipped")
+            node
+            for node in nodes.values()
+            if (node.get("boundaryID") in outer and node["type"] in ("Pod", "Skipped"))
+            or (node["displayName"] == stage + _DRIVER and node["type"] == "Pod")
         ]
         return max(inner, key=lambda node: node.get("startedAt") or "", default=None)
 

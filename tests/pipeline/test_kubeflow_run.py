@@ -113,6 +113,14 @@ def test_a_failed_stage_says_why(server, capfd, shows_workflow):
     assert err[-1] == f"lmworks run: train: {told}: {server.url}/#/runs/details/run-1"
 
 
+def test_a_stage_whose_driver_fails_is_named(server, capfd):
+    server.frames = [{"ingest": "made", "preprocess": "undriven"}]
+    server.logs = {"preprocess": ["failed to resolve the input examples"]}
+    assert run(server) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("lmworks run: preprocess: its driver failed; failed to resolve the input examples: http")
+
+
 def test_a_stage_that_cannot_start_says_why_it_waits(server, capfd, monkeypatch):
     from lmworks.tfx.screen import Screen
 
@@ -233,6 +241,15 @@ def test_a_short_outage_does_not_end_the_watch(server, capfd):
     server.fails("GET .*/log$", 500)
     assert run(server) == 0
     assert len([line for line in capfd.readouterr().err.splitlines() if "once more in" in line]) == 3
+
+
+def test_a_login_that_expires_while_one_watches_does_not_hide_that_the_run_goes_on(server, capfd):
+    server.frames = [RUNNING]
+    server.fails("GET .*v2beta1/runs/run-1", 401, {"message": "expired"})
+    assert run(server) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "answers 401 (not logged in): expired; " in line
+    assert line.endswith(f"; the run goes on: {server.url}/#/runs/details/run-1")
 
 
 @pytest.mark.parametrize("mounted", [False, True])
