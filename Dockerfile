@@ -42,7 +42,8 @@ RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip install --no-cache-dir --no-index --no-deps /wheel/*.whl && \
     useradd --no-log-init --uid 10001 --gid 0 --create-home lmworks && \
     chmod -R g=u /home/lmworks
-ENV HOME=/home/lmworks
+# Where Google's clusters mount the GPU's driver, and what is wanted of it where NVIDIA's own runtime does.
+ENV HOME=/home/lmworks LD_LIBRARY_PATH=/usr/local/nvidia/lib64 NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /home/lmworks
 USER 10001:0
 CMD ["lmworks", "--help"]

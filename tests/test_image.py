@@ -191,7 +191,8 @@ def inside(image: str, *command: str, user: str = "", mount: str = "", **environ
 @pytest.mark.slow
 @needs_buildah
 def test_image_runs_every_stage_as_any_user(image):
-    assert inside(image, "sh", "-c", "id -u; id -g; pwd; echo $HOME").split() == ["10001", "0", HOME, HOME]
+    told = inside(image, "sh", "-c", "id -u; id -g; pwd; echo $HOME $LD_LIBRARY_PATH")
+    assert told.split() == ["10001", "0", HOME, HOME, "/usr/local/nvidia/lib64"]
     for user in ("", OPENSHIFT):
         assert inside(image, "lmworks", "run", f"--config={RECIPES}/tiny.yaml", user=user).endswith("runs/tiny")
 
