@@ -1,10 +1,13 @@
 # Targets that set up what they need: Python 3.11 to 3.13, bash, make and a package index are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+DOCKER ?= docker
+ACCELERATOR ?= cpu
+IMAGE ?= lmworks:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)$(if $(filter gpu,$(ACCELERATOR)),-gpu)
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-peers check bench lock clean
+.PHONY: help setup demo test test-slow test-peers check bench image lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -56,8 +59,23 @@ bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as one 
 	.venv-peers/bin/python tests/benchmarks/serve.py
 	.venv-peers/bin/python tests/benchmarks/table.py
 
-lock: ## pin everything with hashes; needs uv
-	uv pip compile pyproject.toml --extra dev --extra jax --extra kubeflow --extra vertex --extra s3 --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+# Any builder with Docker's options will do: DOCKER=podman. BASE and PIP_CONF (a pip.conf with your own index): see Dockerfile.
+image: ## the container image for clusters: ACCELERATOR=cpu or gpu
+	@$(DOCKER) info >/dev/null 2>&1 || { echo "make image: '$(DOCKER) info' gets no answer; start Docker, or name another builder: make image DOCKER=podman" >&2; exit 2; }
+	$(DOCKER) build --tag $(IMAGE) --build-arg ACCELERATOR=$(ACCELERATOR) $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PIP_CONF),--secret id=pip.conf$(comma)src=$(PIP_CONF)) .
+
+comma := ,
+
+define pin
+	uv pip compile pyproject.toml $(1) --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file $(2)
+endef
+
+image_extras := --extra image --extra jax --extra s3 --extra gcs
+
+lock: ## pin everything with hashes, and of it what the images hold; needs uv
+	$(call pin,--extra dev --extra jax --extra kubeflow --extra vertex --extra s3,requirements.lock)
+	$(call pin,$(image_extras) --constraint requirements.lock,requirements-cpu.lock)
+	$(call pin,$(image_extras) --extra gpu --extra jax-gpu --constraint requirements-cpu.lock,requirements-gpu.lock)
 
 clean: ## remove what was built and run
 	rm -rf build runs .venv .venv-peers

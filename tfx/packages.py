@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from lmworks.configs.errors import UserError
@@ -93,14 +94,14 @@ def _unpack(archive: Path, target: Path) -> Path:
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                for name in zipped.namelist():
-                    parts = PurePosixPath(name)
-                    if parts.is_absolute() or ".." in parts.parts:
-                        raise UserError(f"{archive.name}: refused: its member {name!r} points outside the archive")
+                _refuse_outside(archive, zipped.namelist())
                 zipped.extractall(scratch)
         else:
             with tarfile.open(archive) as tarred:
-                tarred.extractall(scratch, filter="data")
+                if hasattr(tarfile, "data_filter"):
+                    tarred.extractall(scratch, filter="data")
+                else:
+                    _extract_plain(archive, tarred, scratch)
         scratch.rename(target)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise UserError(f"{archive.name}: cannot be unpacked: {error}") from None
@@ -108,3 +109,28 @@ def _unpack(archive: Path, target: Path) -> Path:
         with contextlib.suppress(OSError):
             shutil.rmtree(scratch)
     return target
+
+
+def _refuse_outside(archive: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"{archive.name}: refused: its member {name!r} points outside the archive")
+
+
+def _extract_plain(archive: Path, tarred: tarfile.TarFile, target: Path) -> None:
+    """For Python before 3.11.4 (Debian 12 has 3.11.2), whose tarfile cannot keep links, owners and modes in check."""
+    _refuse_outside(archive, tarred.getnames())
+    for member in tarred:
+        path = target / member.name
+        if member.isdir():
+            path.mkdir(parents=True, exist_ok=True)
+        elif member.isfile():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = tarred.extractfile(member)
+            assert source is not None
+            with source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        else:
+            raise UserError(
+                f"{archive.name}: refused: its member {member.name!r} is a link or a device; use Python 3.11.4 or later"
+            )
