@@ -18,6 +18,7 @@ from lmworks.configs.schema import Config
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
+    from lmworks.tfx.remote import RemoteRoot
 
 DONE, FAILED, USAGE, NOT_BLESSED = range(4)
 """Exit codes."""
@@ -105,7 +106,31 @@ def _no_more(rest: Sequence[str]) -> None:
 
 
 def _define_root(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("root", "runs", "Folder of store, state and runs.", flag_values=values)
+    flags.DEFINE_string(
+        "root", "runs", "Folder of store, state and runs; or a URL: s3://BUCKET/FOLDER, gs://…", flag_values=values
+    )
+
+
+def _is_url(root: str) -> bool:
+    return "://" in root
+
+
+def _local_root(values: flags.FlagValues) -> Path:
+    """The root of a command that works on this machine's files."""
+    if _is_url(values.root):
+        raise ConfigError(f"--root={values.root}: this command needs a root of this machine, a folder")
+    return Path(values.root)
+
+
+def _remote(values: flags.FlagValues) -> RemoteRoot | None:
+    """The root where it is at a URL."""
+    if not _is_url(values.root):
+        return None
+    from lmworks.tfx.remote import RemoteRoot
+
+    remote = RemoteRoot(values.root)
+    remote.store.check()
+    return remote
 
 
 def _define_config(values: flags.FlagValues) -> None:
@@ -132,8 +157,10 @@ def _execute(
     nodes = graph(config)
     if until:
         nodes = nodes[: 1 + [node.name for node in nodes].index(until)]
+    remote = _remote(values)
+    root = remote.mirror if remote else Path(values.root)
     record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
-    return LocalRunner(Path(values.root), name, record, in_process, values.verbosity > 0).execute(nodes)
+    return LocalRunner(root, name, record, in_process, values.verbosity > 0, remote).execute(nodes)
 
 
 def _define_run(values: flags.FlagValues) -> None:
@@ -168,7 +195,7 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     if elsewhere:
         return _run_on_cluster(values, config, name)
     results = _execute(values, config, name, values.until, values.in_process)
-    print(Path(values.root) / name)
+    print(f"{values.root.rstrip('/')}/{name}")
     return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
 
 
@@ -226,22 +253,25 @@ def _define_runs(values: flags.FlagValues) -> None:
 def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.tfx import runs
 
-    root = Path(values.root)
+    remote = _remote(values)
+    root = remote.mirror if remote else Path(values.root)
+    if remote:
+        remote.look_at_runs()
     if rest:
         _no_more(rest[1:])
         folder = root / rest[0]
         if not (folder / runs.RECORD).exists():
             known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
-            raise ConfigError(f"{root}: has no run {rest[0]!r}; known: {known}")
+            raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
         if values.follow:
-            return _follow(folder)
-        print(runs.show(folder))
+            return _follow(folder, remote)
+        print(runs.show(folder, f"{remote.url}/store" if remote else ""))
         return DONE
     if values.follow:
         raise ConfigError("--follow needs a run's name: lmworks runs NAME --follow")
     found = runs.folders(root)
     if not found:
-        print(f"{root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
+        print(f"{values.root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
     for folder in found:
         record = runs.read_record(folder)
         at = runs.now(folder, record)
@@ -250,13 +280,13 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     return DONE
 
 
-def _follow(folder: Path) -> int:
+def _follow(folder: Path, remote: RemoteRoot | None) -> int:
     from lmworks.tfx import runs
     from lmworks.tfx.screen import Screen
 
     screen = Screen(sys.stdout, seconds=3.0)
     try:
-        record = runs.follow(folder, screen)
+        record = runs.follow(folder, screen, remote.look_at_runs if remote else None)
     except KeyboardInterrupt:  # the one who looks leaves; the run goes on
         screen.clear()
         return INTERRUPTED
@@ -276,7 +306,16 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     from lmworks.tfx.board import serve
 
-    serve(Path(values.root), values.host, values.port)
+    root = Path(values.root)
+    if remote := _remote(values):
+        from lmworks.tfx.artifacts import Logs
+        from lmworks.tfx.runs import folders
+
+        root = remote.mirror
+        remote.look_at_runs()
+        for run in folders(root):
+            remote.fetch_kind(run, Logs.__name__)
+    serve(root, values.host, values.port)
     return DONE
 
 
@@ -296,7 +335,7 @@ def _gc(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     from lmworks.tfx.gc import run
 
-    run(Path(values.root), values.state, values.yes)
+    run(_local_root(values), values.state, values.yes)
     return DONE
 
 
@@ -356,10 +395,11 @@ def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.pipeline.preview import preview
     from lmworks.tfx.artifacts import Sequences, read
 
+    root = _local_root(values)
     name = f"{config.name}-preview"
     _execute(values, config, name, "preprocess")
     console = Console(highlight=False, soft_wrap=True)
-    for line in preview(config, read(Sequences, Path(values.root) / name / "preprocess" / "sequences"), values.rows):
+    for line in preview(config, read(Sequences, root / name / "preprocess" / "sequences"), values.rows):
         console.print(line)
     return DONE
 

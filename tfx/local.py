@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,10 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
-from lmworks.tfx.artifacts import manifest_of, settle, write_json
+from lmworks.tfx.artifacts import MANIFEST, manifest_of, settle, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import Metadata
+from lmworks.tfx.remote import RemoteRoot
 from lmworks.tfx.screen import Screen
 
 _STOP_SECONDS = 30
@@ -52,15 +54,23 @@ class LocalRunner:
         record: what `run.json` says of the run beside its stages: config, versions.
         in_process: run components in this process, for a debugger.
         verbose: show a failed stage's traceback.
+        remote: what the root is the mirror of, where it is at a URL.
     """
 
     def __init__(
-        self, root: Path, run: str, record: dict[str, Any], in_process: bool = False, verbose: bool = False
+        self,
+        root: Path,
+        run: str,
+        record: dict[str, Any],
+        in_process: bool = False,
+        verbose: bool = False,
+        remote: RemoteRoot | None = None,
     ) -> None:
         self.root, self.run, self.in_process, self.verbose = root.absolute(), run, in_process, verbose
         self.folder = self.root / run
         self.record = record
-        self.screen = Screen()
+        self._remote = remote
+        self.screen = remote.screen if remote else Screen()
         self._next: dict[str, Node] = {}
         self._early: tuple[Node, process.Waiting, Path] | None = None
         """A process that waits for its stage's turn, and its log."""
@@ -103,8 +113,8 @@ class LocalRunner:
             raise
         finally:
             self._end_early()
-            # Where the disk is full this fails too, and must not hide why the run failed.
-            with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
+            # Where the disk is full, or the store is away, this fails too, and must not hide why the run failed.
+            with contextlib.suppress(OSError, UserError) if status == "failed" else contextlib.nullcontext():
                 self._write(results, status, **({"error": error} if error else {}))
             metadata.close()
             os.close(presence)
@@ -115,7 +125,7 @@ class LocalRunner:
         inputs = {}
         for name, ref in node.inputs.items():
             folder = results[ref.node].folder
-            manifest = manifest_of(folder / ref.output) if folder else None
+            manifest = self._manifest(folder, ref.output) if folder else None
             if folder is None or manifest is None:
                 raise StageError(f"{node.name}: its input {name} vanished from {folder}; run the same command again")
             inputs[name] = (folder / ref.output, manifest["digest"])
@@ -134,7 +144,9 @@ class LocalRunner:
                 folders = {name: path for name, (path, _) in inputs.items()}
                 found = self._make_alone(node, key, folders, digests, external, lock)
                 metadata.record(found)
-            manifest = manifest_of(found / next(iter(node.component.outputs)))
+            if self._remote:
+                self._remote.send(found)
+            manifest = self._manifest(found, next(iter(node.component.outputs)))
             if manifest is None:
                 raise StageError(f"{node.name}: {found} is not whole; run the same command again")
             # While the key is held, so that at no time an execution in use is neither held nor linked.
@@ -184,6 +196,16 @@ class LocalRunner:
             if not code and not versions:
                 return folder, "nothing changed"
             why = why or f"changed: {', '.join([*code, *versions])}"
+        if self._remote:
+            self._remote.look(node.name)
+            for name, record in self._remote.executions(node.name, key):
+                code, versions = (
+                    fingerprint.changed_code(record["code"]),
+                    fingerprint.changed_versions(record["versions"]),
+                )
+                if not code and not versions:
+                    return self.root / "store" / node.name / name, "nothing changed"
+                why = why or f"changed: {', '.join([*code, *versions])}"
         if not why:
             before = next((record for _, record in metadata.executions(node.component.entry)), None)
             why = _difference(before, now) if before else "first time"
@@ -228,16 +250,20 @@ class LocalRunner:
         _unlink(self.folder / node.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
-        _point(log.parent / runs.LIVE, state)
-        try:
-            if self.in_process:
-                self._here(node, executor_input, context)
-            else:
-                self._spawn(node, executor_input, context, log, held)
-            draft.rename(store / name)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+        runs.point(log.parent / runs.LIVE, state)
+        with self._remote.keeping(node.name, state) if self._remote else contextlib.nullcontext():
+            if self._remote:
+                for path in inputs.values():
+                    self._remote.fetch(path.parent, path.name)
+            try:
+                if self.in_process:
+                    self._here(node, executor_input, context)
+                else:
+                    self._spawn(node, executor_input, context, log, held)
+                draft.rename(store / name)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
         settle(state, f"{node.name}/{name}")
         return store / name
 
@@ -317,11 +343,13 @@ class LocalRunner:
         child.child.terminate()
         self.screen.begin("", "stopping; once more to stop without saving")
         said = ""
+        late = threading.Timer(_STOP_SECONDS, child.child.kill)
+        late.start()
         with contextlib.suppress(KeyboardInterrupt):
             for line in events:
                 said = json.loads(line).get("error", said)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.child.wait(_STOP_SECONDS)
+            child.child.wait()
+        late.cancel()
         return said
 
     def _progress(self, stage: str, event: dict[str, Any]) -> None:
@@ -335,14 +363,19 @@ class LocalRunner:
         stage = self.folder / node.name
         stage.mkdir(parents=True, exist_ok=True)
         for output in node.component.outputs:
-            _point(stage / output, execution / output)
+            if (execution / output / MANIFEST).exists():
+                runs.point(stage / output, execution / output)
+            else:  # only the remote root has it
+                (stage / output).unlink(missing_ok=True)
         (stage / runs.LIVE).unlink(missing_ok=True)
 
     def _summary(self, result: Result) -> str:
         """What a stage says of itself: the property `summary` of its first output that has one."""
         if result.folder is None:
             return ""
-        manifests = (manifest_of(path) for path in sorted(result.folder.iterdir()))
+        folder = result.folder
+        names = self._remote.outputs(folder) if self._remote else sorted(path.name for path in folder.iterdir())
+        manifests = (self._manifest(folder, name) for name in names)
         return next((m["properties"]["summary"] for m in manifests if m and "summary" in m["properties"]), "")
 
     def _write(self, results: dict[str, Result], status: str, **told: Any) -> None:
@@ -359,6 +392,11 @@ class LocalRunner:
         }
         told |= {"run": self.run, "status": status, "process": runs.this_process(), "stages": stages}
         write_json(self.folder / runs.RECORD, {**self.record, **told})
+        if self._remote:
+            self._remote.tell(self.folder)
+
+    def _manifest(self, folder: Path, output: str) -> dict[str, Any] | None:
+        return self._remote.manifest(folder, output) if self._remote else manifest_of(folder / output)
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -376,14 +414,6 @@ def _leaves(old: Any, new: Any, path: str = "") -> list[str]:
             leaf for name in names for leaf in _leaves(old.get(name), new.get(name), f"{path}.{name}" if path else name)
         ]
     return [path] if old != new else []
-
-
-def _point(link: Path, target: Path) -> None:
-    """Makes a relative link, in place of an earlier one in one step."""
-    draft = link.with_name(f".{link.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(os.path.relpath(target, link.parent))
-    draft.replace(link)
 
 
 def _unlink(stage: Path) -> None:

@@ -13,6 +13,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lmworks.tfx import locks, progress
 from lmworks.tfx.screen import Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
-_POLL_SECONDS = 0.5
+_POLL_SECONDS, _POLL_FAR_SECONDS = 0.5, 5.0
 
 
 def folders(root: Path) -> list[Path]:
@@ -81,14 +82,21 @@ def end(folder: Path, record: dict[str, Any]) -> str:
     return str(record.get("error") or "")
 
 
-def show(folder: Path) -> str:
-    """One run for a person: its stages, where it is, and the paths of its results."""
+def show(folder: Path, store: str = "") -> str:
+    """One run for a person: its stages, where it is, and the paths of its results.
+
+    Args:
+        folder: the run's.
+        store: URL of the store that its results are in, where that is not on this machine.
+    """
     record = read_record(folder)
     lines = [f"{folder.name}: {record['status']}"]
     for stage, told in record["stages"].items():
         lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
         paths = sorted((folder / stage).glob("[!.]*"))
-        lines += [f"    {path}" for path in paths if path.name != LIVE]
+        lines += [f"    {path}" for path in paths if path.name != LIVE and not store]
+        if store and told["execution"]:
+            lines.append(f"    {store}/{told['execution']}/")
     if at := now(folder, record):
         lines.append(f"  {at[0]:<11} running {at[1]}")
     lines += [f"    {path}  (not finished)" for path in sorted(folder.glob(f"*/{LIVE}"))]
@@ -97,14 +105,21 @@ def show(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def follow(folder: Path, screen: Screen) -> dict[str, Any]:
+def follow(folder: Path, screen: Screen, refresh: Callable[[], None] | None = None) -> dict[str, Any]:
     """Shows stages as they end and how far the running one is, until the run ends.
+
+    Args:
+        folder: the run's.
+        screen: where to.
+        refresh: fetches its record, where that is not on this machine.
 
     Returns:
         The record: `done`, `failed` or `died`.
     """
     shown: set[str] = set()
     while True:
+        if refresh:
+            refresh()
         record = read_record(folder)
         for stage, told in record["stages"].items():
             if stage not in shown:
@@ -115,7 +130,15 @@ def follow(folder: Path, screen: Screen) -> dict[str, Any]:
             return record
         if at := now(folder, record):
             screen.say(*at)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_FAR_SECONDS if refresh else _POLL_SECONDS)
+
+
+def point(link: Path, target: Path) -> None:
+    """Makes a relative link, in place of an earlier one in one step."""
+    draft = link.with_name(f".{link.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(os.path.relpath(target, link.parent))
+    draft.replace(link)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,308 @@
+"""Roots at a URL: what is sent, fetched, found again, and what a kill, a fault or another machine does to it."""
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import threading
+
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.load import ConfigError
+from lmworks.pipeline.main import main
+from lmworks.tfx import remote, transfer
+from lmworks.tfx.remote import RemoteRoot
+from tests.conftest import REPOSITORY
+from tests.tfx import remote_stages
+from tests.tfx.conftest import until
+
+SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+FAULTS = {"left": 0}
+"""How many of the next files are not taken."""
+
+
+def flaky(app):
+    """An S3 that is too busy now and then."""
+
+    def answer(environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT" and "/store/" in environ["PATH_INFO"] and FAULTS["left"] > 0:
+            FAULTS["left"] -= 1
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+        return app(environ, start_response)
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def moto():
+    """An S3 on loopback; its address."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = flaky(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def s3(moto, monkeypatch, tmp_path):
+    """A bucket of this test: fsspec's view of it, whose `url` is a root."""
+    import s3fs
+
+    for name, value in {**SECRETS, "AWS_ENDPOINT_URL": moto}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(transfer, "WAIT_SECONDS", 0.01)
+    machine(monkeypatch, tmp_path, 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
+    system = s3fs.S3FileSystem(use_listings_cache=False)
+    system.mkdir(bucket)
+    system.url = f"s3://{bucket}/runs"
+    yield system
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def machine(monkeypatch, tmp_path, number: int) -> None:
+    """From now on this is another machine: it has another mirror."""
+    monkeypatch.setenv(remote.ENVIRONMENT, str(tmp_path / f"machine-{number}"))
+
+
+def objects(s3) -> dict[str, bytes]:
+    """Everything below the root, by name."""
+    root = s3.url.removeprefix("s3://")
+    return {name.removeprefix(f"{root}/"): s3.cat_file(name) for name in s3.find(root)}
+
+
+def statuses(runner) -> list[str]:
+    return [result.status for result in runner.results]
+
+
+def whole(s3) -> list[str]:
+    """The executions, each of which must be whole, with the content that its manifests say."""
+    found = objects(s3)
+    names = sorted({"/".join(name.split("/")[1:3]) for name in found if name.startswith("store/")})
+    for name in names:
+        manifests = {
+            key: json.loads(text)
+            for key, text in found.items()
+            if key.startswith(f"store/{name}/") and key.endswith("/artifact.json")
+        }
+        assert manifests, name
+        for key, manifest in manifests.items():
+            folder = key.removesuffix("artifact.json")
+            assert set(manifest["execution"]["outputs"]) == {one.split("/")[3] for one in manifests}
+            for entry in manifest["files"]:
+                assert hashlib.sha256(found[folder + entry["path"]]).hexdigest() == entry["sha256"]
+    return names
+
+
+def test_what_is_made_is_sent_and_found_by_another_machine(s3, monkeypatch, tmp_path):
+    assert statuses(remote_stages.run(s3.url)) == ["made", "made"]
+    assert [name.split("/")[0] for name in whole(s3)] == ["fill", "learn"]
+    record = json.loads(objects(s3)["one/run.json"])
+    assert record["status"] == "done"
+    assert statuses(remote_stages.run(s3.url)) == ["cached", "cached"]
+
+    machine(monkeypatch, tmp_path, 2)
+    there = remote_stages.run(s3.url, "two")
+    assert statuses(there) == ["cached", "cached"]
+    assert not list((tmp_path / "machine-2").rglob("*.bin"))  # nobody read them
+    assert there.results[1].folder.name == record["stages"]["learn"]["execution"].split("/")[1]
+    assert json.loads(objects(s3)["two/run.json"])["stages"]["learn"]["summary"] == "3000 bytes, try 1"
+
+    other = remote_stages.run(s3.url, "two", word="other")
+    assert statuses(other) == ["cached", "made"]
+    assert len(list((tmp_path / "machine-2").rglob("*.bin"))) == 3
+    assert len(whole(s3)) == 3
+
+
+def test_a_damaged_object_is_found_when_it_is_fetched(s3, monkeypatch, tmp_path):
+    remote_stages.run(s3.url)
+    (name,) = [name for name in objects(s3) if name.endswith("part-001.bin")]
+    s3.pipe_file(f"{s3.url}/{name}", b"x" * 1000)
+    machine(monkeypatch, tmp_path, 2)
+    with pytest.raises(UserError, match=r"part-001\.bin: its content is not what was uploaded"):
+        remote_stages.run(s3.url, word="other")
+    assert not list((tmp_path / "machine-2").rglob("part-001.bin"))
+    s3.rm_file(f"{s3.url}/{name}")
+    with pytest.raises(UserError, match=r"part-001\.bin: is missing, and artifact\.json beside it lists it"):
+        remote_stages.run(s3.url, word="other")
+
+
+def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice(s3):
+    command = [sys.executable, "-m", "tests.tfx.remote_stages", s3.url, "one", "120", "500"]
+    child = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    root = s3.url.removeprefix("s3://")
+    until(lambda: len(s3.find(f"{root}/store")) >= 3 or child.poll() is not None)
+    child.kill()
+    child.wait()
+    before = s3.find(f"{root}/store", detail=True)
+    assert 3 <= len(before) < 120
+    assert not any(name.endswith("artifact.json") for name in before)
+    assert not list(RemoteRoot(s3.url).executions("fill", ""))
+
+    again = remote_stages.run(s3.url, "one", 120, 500)
+    assert statuses(again) == ["cached", "made"]
+    assert [name.split("/")[0] for name in whole(s3)] == ["fill", "learn"]
+    after = s3.find(f"{root}/store", detail=True)
+    assert {name: after[name]["LastModified"] for name in before} == {
+        name: one["LastModified"] for name, one in before.items()
+    }
+    assert json.loads(objects(s3)["one/run.json"])["status"] == "done"
+
+
+def test_what_a_stage_kept_goes_on_on_another_machine(s3, monkeypatch, tmp_path):
+    for number in (1, 2):
+        machine(monkeypatch, tmp_path, number)
+        with pytest.raises(UserError, match="the word is fail"):
+            remote_stages.run(s3.url, word="fail")
+        kept = {name.split("/", 3)[3]: text for name, text in objects(s3).items() if name.startswith("state/learn/")}
+        assert kept == {"model/tries": str(number).encode(), "model/record.json": b"{}"}
+    assert json.loads(objects(s3)["one/run.json"])["status"] == "failed"
+    machine(monkeypatch, tmp_path, 3)
+    done = remote_stages.run(s3.url, word="yes")
+    assert statuses(done) == ["cached", "made"]
+    assert json.loads(objects(s3)["one/run.json"])["stages"]["learn"]["summary"] == "3000 bytes, try 3"
+    assert not [name for name in objects(s3) if name.startswith("state/")]
+
+
+def test_state_is_sent_while_a_stage_works(s3, monkeypatch):
+    monkeypatch.setattr(remote, "STATE_SECONDS", 0.05)
+    root = RemoteRoot(s3.url)
+    state = root.mirror / "state" / "learn" / "key"
+    with root.keeping("learn", state):
+        (state / "step-1").mkdir(parents=True)
+        (state / "step-1" / "weights").write_text("1")
+        (state / "step-1" / "record.json").write_text("{}")
+        until(lambda: "state/learn/key/step-1/record.json" in objects(s3))
+        (state / "step-1" / "record.json").unlink()
+        (state / "step-1" / "weights").write_text("22")
+        until(lambda: objects(s3).get("state/learn/key/step-1/weights") == b"22")
+        until(lambda: "state/learn/key/step-1/record.json" not in objects(s3))
+
+
+def test_a_busy_store_is_asked_again(s3, monkeypatch, capfd):
+    import s3fs
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setitem(FAULTS, "left", 8)
+    assert statuses(remote_stages.run(s3.url)) == ["made", "made"]
+    assert FAULTS["left"] == 0
+    assert len(whole(s3)) == 2
+    assert "reduce your request rate.; once more in" in capfd.readouterr().err
+
+
+def test_a_store_that_stays_busy_loses_nothing(s3, monkeypatch):
+    import s3fs
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setitem(FAULTS, "left", 999)
+    with pytest.raises(UserError, match=r"/examples/part-00\d.bin: .*reduce your request rate"):
+        remote_stages.run(s3.url)
+    assert json.loads(objects(s3)["one/run.json"])["status"] == "failed"
+    monkeypatch.setitem(FAULTS, "left", 0)
+    assert statuses(remote_stages.run(s3.url)) == ["cached", "made"]
+    assert len(whole(s3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "setting", "words"),
+    [
+        ("s3://no-such-bucket/runs", {}, "no-such-bucket/runs: The specified bucket does not exist"),
+        ("s3://bucket/runs", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Could not connect to the endpoint URL"),
+        ("s3://bucket/runs", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
+         "Unable to locate credentials; set AWS_ACCESS_KEY_ID"),
+    ],
+)  # fmt: skip
+def test_a_store_that_cannot_be_used_is_one_line_before_any_work(s3, monkeypatch, capfd, tmp_path, url, setting, words):
+    import s3fs
+
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(transfer, "_TRIES", 2)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert main(["run", f"--config={REPOSITORY}/configs/tiny.yaml", f"--root={url}"]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"lmworks run: {url}")
+    assert words in last
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://key:very-secret@bucket/runs", "the URL must not hold a password or a key"),
+        ("s4://bucket/runs", "--root=s4://bucket/runs: Protocol not known: s4"),
+    ],
+)
+def test_bad_urls(url, words):
+    with pytest.raises(ConfigError) as caught:
+        RemoteRoot(url)
+    assert words in str(caught.value)
+    assert "very-secret" not in str(caught.value)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    import fsspec
+
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.delitem(fsspec.registry, "gs", raising=False) if "gs" in fsspec.registry else None
+    with pytest.raises(
+        UserError, match=r"--root=gs://bucket: needs a package that is not installed: pip install 'lmworks\[gcs\]'"
+    ):
+        RemoteRoot("gs://bucket")
+
+
+def test_any_url_of_fsspec_is_a_root(monkeypatch, tmp_path):
+    machine(monkeypatch, tmp_path, 1)
+    url = f"file://{tmp_path}/share"
+    assert statuses(remote_stages.run(url)) == ["made", "made"]
+    machine(monkeypatch, tmp_path, 2)
+    assert statuses(remote_stages.run(url, word="other")) == ["cached", "made"]
+    assert len(list((tmp_path / "share" / "store").glob("*/*/*/artifact.json"))) == 5
+    assert not list((tmp_path / "share").rglob(".*.[0-9]*"))
+
+
+def test_runs_are_listed_from_anywhere(s3, monkeypatch, tmp_path, capfd):
+    remote_stages.run(s3.url)
+    machine(monkeypatch, tmp_path, 2)
+    assert main(["runs", f"--root={s3.url}"]) == 0
+    assert capfd.readouterr().out.split()[:2] == ["one", "done"]
+    assert main(["runs", f"--root={s3.url}", "one"]) == 0
+    out = capfd.readouterr().out
+    (name,) = [name for name in whole(s3) if name.startswith("learn/")]
+    assert f"    {s3.url}/store/{name}/\n" in out
+    assert main(["runs", f"--root={s3.url}", "one", "--follow"]) == 0
+    assert main(["runs", f"--root={s3.url}", "none"]) == 2
+    assert f"{s3.url}: has no run 'none'; known: one" in capfd.readouterr().err
+
+
+def test_logs_are_fetched_for_tensorboard(s3, monkeypatch, tmp_path):
+    remote_stages.run(s3.url)
+    machine(monkeypatch, tmp_path, 2)
+    root = RemoteRoot(s3.url)
+    root.look_at_runs()
+    root.fetch_kind(root.mirror / "one", "Logs")
+    assert (root.mirror / "one" / "learn" / "logs" / "events.out.tfevents.1").exists()
+    assert not list(root.mirror.rglob("size.txt"))
+
+
+@pytest.mark.parametrize("command", ["gc", "preview"])
+def test_commands_that_need_a_folder_say_so(command, capfd):
+    arguments = [f"--config={REPOSITORY}/configs/tiny.yaml"] if command == "preview" else []
+    assert main([command, *arguments, "--root=s3://bucket/runs"]) == 2
+    assert "this command needs a root of this machine" in capfd.readouterr().err

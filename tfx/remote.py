@@ -1,0 +1,255 @@
+"""A root at a URL, and its mirror on this machine, in which the runner works as in any root.
+
+    <url>/store/<stage>/<execution>/<output>/…     as in a root of this machine, `artifact.json` last
+    <url>/state/<stage>/<key>/…                    what another machine can go on from, while the stage is not done
+    <url>/<run>/run.json                           names the execution of each stage; there are no links in a store
+    <mirror>/.remote/<stage>/<execution>/<output>   manifests of what the store has
+
+An execution counts only when the manifests of all its outputs are there, so one that was half sent is none. Names of executions are
+never used twice and their files never change: a file that is there in full size is not sent again. Files are fetched when a stage
+reads them. Locks do not reach other machines: two that run the same at once each make an execution of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lmworks.configs.errors import UserError
+from lmworks.tfx import locks, runs
+from lmworks.tfx.artifacts import MANIFEST, manifest_of, write_json
+from lmworks.tfx.screen import Screen
+from lmworks.tfx.transfer import File, Store
+
+ENVIRONMENT = "LMWORKS_MIRRORS"
+"""Variable with the folder of the mirrors, in place of `~/.cache/lmworks/roots`."""
+STATE_SECONDS = 60.0
+"""Between two looks at what a stage has kept."""
+
+
+class RemoteRoot:
+    """A root at a URL.
+
+    Args:
+        url: of the root, for fsspec.
+        screen: where progress is told.
+
+    Raises:
+        ConfigError: the URL is of no use.
+        UserError: a package is missing.
+    """
+
+    def __init__(self, url: str, screen: Screen | None = None) -> None:
+        self.screen = screen or Screen()
+        self.store = Store(url, self.screen)
+        self.url = self.store.url
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        mirrors = Path(os.environ.get(ENVIRONMENT) or Path(cache, "lmworks", "roots"))
+        readable = re.sub(r"[^A-Za-z0-9.-]+", "-", self.url)[-60:].strip("-")
+        self.mirror = mirrors.absolute() / f"{readable}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+        self._known = self.mirror / ".remote"
+        self._over: dict[str, str] = {}
+        """States that nobody needs once what they led to has been sent, by stage."""
+
+    def look(self, stage: str) -> None:
+        """Learns which executions of a stage the store has."""
+        names = set(self.store.listing(f"store/{stage}"))
+        known = self._known / stage
+        for gone in [path for path in known.glob("*") if path.name not in names]:
+            shutil.rmtree(gone)
+        with ThreadPoolExecutor(8) as pool:
+            new = [name for name in names if not self._record(stage, name)]
+            list(pool.map(lambda name: self._learn(stage, name), new))
+
+    def _learn(self, stage: str, name: str) -> None:
+        for output in self.store.listing(f"store/{stage}/{name}"):
+            if content := self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}"):
+                known = self._known / stage / name / output
+                known.mkdir(parents=True, exist_ok=True)
+                write_json(known / MANIFEST, json.loads(content))
+
+    def executions(self, stage: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Those of a stage that are whole there and have this key, newest first: name and record."""
+        for folder in sorted((self._known / stage).glob("*"), reverse=True):
+            record = self._record(stage, folder.name)
+            if record and record["key"] == key:
+                yield folder.name, record
+
+    def manifest(self, folder: Path, output: str) -> dict[str, Any] | None:
+        """The manifest of an output, which is here, or only there."""
+        return manifest_of(folder / output) or self._manifest(folder.parent.name, folder.name, output)
+
+    def outputs(self, folder: Path) -> list[str]:
+        """Names of an execution's outputs."""
+        places = (folder, self._known / folder.parent.name / folder.name)
+        return sorted({path.name for place in places if place.is_dir() for path in place.iterdir() if path.is_dir()})
+
+    def send(self, folder: Path) -> None:
+        """Makes the store have an execution of the mirror; what is there already is not sent again.
+
+        Raises:
+            UserError: the store did not take it; the same again goes on.
+        """
+        stage, name = folder.parent.name, folder.name
+        if not self._record(stage, name):
+            self._send(folder, stage, name)
+        if place := self._over.pop(stage, None):
+            self.store.remove(f"{place}/{name}" for name in self.store.sizes(place))
+
+    def _send(self, folder: Path, stage: str, name: str) -> None:
+        there = self.store.sizes(f"store/{stage}/{name}")
+        for output in self.outputs(folder):
+            manifest = manifest_of(folder / output)
+            if manifest is None:
+                raise UserError(f"{folder / output}: is not whole; run the same command again")
+            files = [
+                File(folder / output / entry["path"], f"store/{stage}/{name}/{output}/{entry['path']}", entry["size"])
+                for entry in manifest["files"]
+                if there.get(f"{output}/{entry['path']}") != entry["size"]
+            ]
+            self.store.upload(files, stage)
+            # Last, and whole: from now on it counts.
+            self.store.write(f"store/{stage}/{name}/{output}/{MANIFEST}", (folder / output / MANIFEST).read_bytes())
+            known = self._known / stage / name / output
+            known.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / output / MANIFEST, known / MANIFEST)
+
+    def fetch(self, folder: Path, output: str) -> None:
+        """Makes the mirror have an output that the store has.
+
+        Raises:
+            UserError: it cannot be had, or is not what was sent.
+        """
+        if manifest_of(folder / output):
+            return
+        stage, name = folder.parent.name, folder.name
+        manifest = self._manifest(stage, name, output)
+        if manifest is None:
+            raise UserError(
+                f"{self.url}/store/{stage}/{name}/{output}: is not there any more; run the same command again"
+            )
+        (folder / output).mkdir(parents=True, exist_ok=True)
+        files = [
+            File(
+                folder / output / entry["path"],
+                f"store/{stage}/{name}/{output}/{entry['path']}",
+                entry["size"],
+                entry["sha256"],
+            )
+            for entry in manifest["files"]
+        ]
+        missing = [file for file in files if not file.local.exists() or file.local.stat().st_size != file.size]
+        self.store.download(missing, stage)
+        write_json(folder / output / MANIFEST, manifest)
+
+    def tell(self, folder: Path) -> None:
+        """Puts a run's record where others find it."""
+        self.store.write(f"{folder.name}/{runs.RECORD}", (folder / runs.RECORD).read_bytes())
+
+    def look_at_runs(self) -> None:
+        """Learns the records of all runs; one that works here knows better."""
+        for name in self.store.listing(""):
+            if name in ("store", "state") or name.startswith("."):
+                continue
+            content = self.store.read(f"{name}/{runs.RECORD}")
+            folder = self.mirror / name
+            if content and not locks.held(folder / runs.LOCK):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / runs.RECORD, json.loads(content))
+
+    @contextlib.contextmanager
+    def keeping(self, stage: str, state: Path) -> Iterator[None]:
+        """Within it what a stage keeps in its state goes to the store now and then, and at its end once more where it failed.
+
+        A state that this machine does not have is fetched first. Where the stage did not fail, the store's is removed when
+        what it made has been sent.
+
+        Args:
+            stage: its name.
+            state: the folder of its state in the mirror.
+        """
+        place = f"state/{stage}/{state.name}"
+        if not any(path.is_file() for path in state.rglob("*")):
+            files = [File(state / name, f"{place}/{name}", size) for name, size in self.store.sizes(place).items()]
+            self.store.download(files, stage)
+        sent: dict[str, tuple[int, int]] = {}
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(STATE_SECONDS):
+                with contextlib.suppress(UserError):  # the next look tries again
+                    self._send_state(place, state, sent)
+
+        thread = threading.Thread(target=work, name="state", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            ended.set()
+            thread.join()
+            with contextlib.suppress(UserError):  # why the stage failed is what is told
+                self._send_state(place, state, sent)
+            raise
+        ended.set()
+        thread.join()
+        self._over[stage] = place
+
+    def fetch_kind(self, run: Path, kind: str) -> None:
+        """Fetches and links the outputs of a run that are of a type, by the type's name."""
+        for stage, told in json.loads((run / runs.RECORD).read_text(encoding="utf-8"))["stages"].items():
+            if told["execution"]:
+                self.look(stage)
+                folder = self.mirror / "store" / told["execution"]
+                for output in self.outputs(folder):
+                    manifest = self.manifest(folder, output)
+                    if manifest and manifest["type"] == kind:
+                        self.fetch(folder, output)
+                        (run / stage).mkdir(exist_ok=True)
+                        runs.point(run / stage / output, folder / output)
+
+    def _send_state(self, place: str, state: Path, sent: dict[str, tuple[int, int]]) -> None:
+        """Sends what has changed, and removes there what is gone here.
+
+        A stage writes a record, JSON, when the files that it speaks of are written: so records come last, and go first.
+        """
+        now: dict[str, tuple[int, int]] = {}
+        for path in state.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # pruned while we look
+                if path.is_file() and not path.name.startswith("."):
+                    status = path.stat()
+                    now[path.relative_to(state).as_posix()] = (status.st_size, status.st_mtime_ns)
+        changed = [name for name, seen in now.items() if sent.get(name) != seen]
+        for records in (False, True):
+            for name in sorted(name for name in changed if name.endswith(".json") == records):
+                with contextlib.suppress(FileNotFoundError):
+                    copy = File(state / name, f"{place}/{name}", (state / name).stat().st_size)
+                    self.store.upload([copy], f"{place.split('/')[1]}")
+                    sent[name] = now[name]
+        gone = sorted(self.store.sizes(place).keys() - now.keys(), key=lambda name: not name.endswith(".json"))
+        self.store.remove(f"{place}/{name}" for name in gone)
+        for name in gone:
+            sent.pop(name, None)
+
+    def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:
+        path = self._known / stage / name / output / MANIFEST
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def _record(self, stage: str, name: str) -> dict[str, Any] | None:
+        """The record of an execution that the store has whole."""
+        folder = self._known / stage / name
+        found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("*")}
+        record = next((manifest["execution"] for manifest in found.values() if manifest), None)
+        return record if record and set(record["outputs"]) == {name for name in found if found[name]} else None

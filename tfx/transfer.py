@@ -1,0 +1,286 @@
+"""Files to and from a store behind a URL: several at once, again where a fault passes, checked when they have arrived."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.load import ConfigError
+from lmworks.tfx.artifacts import MANIFEST, file_sha256
+from lmworks.tfx.screen import Screen
+
+T = TypeVar("T")
+
+_AT_ONCE = 8
+_TRIES = 5
+WAIT_SECONDS = 1.0
+"""Before the first retry; each further wait is twice as long, and a random part of it is left out."""
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az"}
+_FOR_GOOD = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ParamValidationError",
+    "ProfileNotFound",
+    "DefaultCredentialsError",
+)
+"""Names of errors, from libraries that need not be installed, after which trying again changes nothing."""
+
+
+class File(NamedTuple):
+    """One file here and there."""
+
+    local: Path
+    name: str
+    """In the store, below its root."""
+    size: int
+    """Bytes."""
+    sha256: str = ""
+    """Of its content; empty where it is not known."""
+
+
+class Store:
+    """A folder behind a URL, by fsspec.
+
+    Args:
+        url: `s3://bucket/folder`, for example.
+        screen: where progress is told.
+
+    Raises:
+        ConfigError: the URL holds a secret, or is of a kind that is not known.
+        UserError: its package is not installed.
+    """
+
+    def __init__(self, url: str, screen: Screen) -> None:
+        import fsspec
+
+        if re.search(r"://[^/@]*:[^/@]*@", url):
+            raise ConfigError(
+                "--root: the URL must not hold a password or a key; credentials come from the environment"
+            )
+        self.url, self._screen = url.rstrip("/"), screen
+        try:
+            self.system, self.path = fsspec.core.url_to_fs(self.url)
+        except ValueError as error:
+            raise ConfigError(f"--root={url}: {error}") from None
+        except ImportError as error:
+            extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(url.partition("://")[0])
+            told = f"pip install 'lmworks[{extra}]'" if extra else str(error)
+            raise UserError(f"--root={url}: needs a package that is not installed: {told}") from None
+
+    def check(self) -> None:
+        """Finds out before any work is done whether files can be written and read.
+
+        Raises:
+            UserError: they cannot, and why.
+        """
+        try:
+            self.write(".lmworks", b"a root of runs of lmworks\n")
+        except FileNotFoundError as error:
+            raise UserError(f"{self.url}: {_said(error)}") from None
+        self.listing("")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a small file whole."""
+        self._patiently(name, lambda: self._pipe(name, content))
+
+    def _pipe(self, name: str, content: bytes) -> None:
+        self._folder_of(name)
+        self.system.pipe_file(f"{self.path}/{name}", content)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a small file; None where there is none."""
+        try:
+            return bytes(self._patiently(name, lambda: self.system.cat_file(f"{self.path}/{name}")))
+        except FileNotFoundError:
+            return None
+
+    def listing(self, name: str) -> list[str]:
+        """Names of the files and folders in a folder; none where it does not exist."""
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in self._listed(name, False))
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """Bytes of all files below a folder, by their names below it."""
+        cut = len(f"{self.path}/{name}/".lstrip("/"))
+        return {entry["name"].lstrip("/")[cut:]: entry["size"] for entry in self._listed(name, True)}
+
+    def _listed(self, name: str, deep: bool) -> list[dict[str, Any]]:
+        folder = f"{self.path}/{name}".rstrip("/")
+
+        def call() -> list[dict[str, Any]]:
+            self.system.invalidate_cache()
+            if deep:
+                return list(self.system.find(folder, detail=True).values())
+            return list(self.system.ls(folder, detail=True))
+
+        try:
+            return self._patiently(name, call)
+        except FileNotFoundError:
+            return []
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes files; those that are gone already count as removed."""
+        for name in names:
+            try:
+                self._patiently(name, lambda name=name: self.system.rm_file(f"{self.path}/{name}"))
+            except FileNotFoundError:
+                continue
+
+    def upload(self, files: list[File], about: str) -> None:
+        """Sends files.
+
+        Each arrives whole or not at all in an object store; elsewhere its size tells.
+
+        Args:
+            files: on this machine.
+            about: what they are, for whoever waits.
+
+        Raises:
+            FileNotFoundError: one is not there.
+            UserError: the store did not take one.
+        """
+
+        def send(file: File, count: Callable[[int], None]) -> None:
+            self._folder_of(file.name)
+            path = f"{self.path}/{file.name}"
+            self.system.put_file(str(file.local), path, callback=_counter(count))
+            self.system.invalidate_cache()
+            there = self.system.info(path)["size"]
+            if there < file.size:  # a live file may have grown
+                raise OSError(f"{there:,} of {file.size:,} bytes arrived")
+
+        self._all(files, send, about, "upload")
+
+    def download(self, files: list[File], about: str) -> None:
+        """Fetches files; each stands under its name only when it is whole and, where that is known, has the right SHA-256.
+
+        Args:
+            files: whose folders need not exist.
+            about: what they are, for whoever waits.
+
+        Raises:
+            UserError: one is missing, cannot be had or is not what was uploaded.
+        """
+
+        def fetch(file: File, count: Callable[[int], None]) -> None:
+            file.local.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.local.with_name(f".{file.local.name}.{os.getpid()}")
+            try:
+                self.system.get_file(f"{self.path}/{file.name}", str(draft), callback=_counter(count))
+                if draft.stat().st_size != file.size or (file.sha256 and file_sha256(draft) != file.sha256):
+                    raise OSError("its content is not what was uploaded")
+                draft.replace(file.local)
+            except FileNotFoundError:
+                raise UserError(f"{self.url}/{file.name}: is missing, and {MANIFEST} beside it lists it") from None
+            finally:
+                draft.unlink(missing_ok=True)
+
+        self._all(files, fetch, about, "download")
+
+    def _folder_of(self, name: str) -> None:
+        """Makes the folder of a file; in an object store there is nothing to do, and to look costs a request each."""
+        kinds = self.system.protocol
+        if not _OBJECT_STORES & {*([kinds] if isinstance(kinds, str) else kinds)}:
+            self.system.makedirs(f"{self.path}/{name}".rpartition("/")[0], exist_ok=True)
+
+    def _all(
+        self, files: list[File], move: Callable[[File, Callable[[int], None]], None], about: str, direction: str
+    ) -> None:
+        if not files:
+            return
+        told = _Told(self._screen, about, direction, sum(file.size for file in files))
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix=direction) as pool:
+
+            def work(file: File) -> None:
+                counts = _Counts(told)
+
+                def call() -> None:
+                    counts.again()
+                    move(file, counts.add)
+
+                self._patiently(file.name, call)
+
+            futures = [pool.submit(work, file) for file in files]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        for future in done:
+            future.result()
+
+    def _patiently(self, name: str, call: Callable[[], T]) -> T:
+        where = f"{self.url}/{name}".rstrip("/")
+        pause = WAIT_SECONDS
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                return call()
+            except (FileNotFoundError, UserError):
+                raise
+            except Exception as error:  # of any store: what does not pass is told, everything else may
+                lasting = isinstance(error, PermissionError | ImportError) or type(error).__name__ in _FOR_GOOD
+                if lasting or not left:
+                    raise UserError(f"{where}: {_said(error)}{_fix(error)}") from None
+                seconds = pause * random.uniform(0.5, 1.0)
+                print(f"{where}: {_said(error)}; once more in {seconds:.0f} s", file=sys.stderr, flush=True)
+            time.sleep(seconds)
+            pause *= 2
+        raise AssertionError
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _fix(error: Exception) -> str:
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or aws configure"
+    return "; may these credentials read and write there?" if isinstance(error, PermissionError) else ""
+
+
+class _Told:
+    """How far a transfer is, told now and then."""
+
+    def __init__(self, screen: Screen, about: str, direction: str, total: int) -> None:
+        self._screen, self._about, self._direction, self._total = screen, about, direction, total
+        self._done, self._began, self._lock = 0, time.monotonic(), threading.Lock()
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            self._done += size
+            rate = self._done / max(time.monotonic() - self._began, 1e-3)
+            share = f"{self._done / 1e6:,.0f}/{self._total / 1e6:,.0f} MB"
+            self._screen.say(self._about, f"{self._direction} {share}, {rate / 1e6:,.0f} MB/s")
+
+
+class _Counts:
+    """What of one file has moved; a new try begins from nothing."""
+
+    def __init__(self, told: _Told) -> None:
+        self._told, self._moved = told, 0
+
+    def add(self, size: int) -> None:
+        self._moved += size
+        self._told.add(size)
+
+    def again(self) -> None:
+        self._told.add(-self._moved)
+        self._moved = 0
+
+
+def _counter(count: Callable[[int], None]) -> Any:
+    """A callback of fsspec that only counts bytes."""
+    import fsspec.callbacks
+
+    class Counter(fsspec.callbacks.Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            count(inc)
+
+    return Counter()
