@@ -1,5 +1,6 @@
 """What several tests share: the command as a user runs it, and one whole run."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.stores import SECRETS, flaky, machine
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -57,3 +60,40 @@ def _no_surprises(monkeypatch):
     """A test neither fetches nor reads this person's cache unless it says so."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert os.environ.get("LMWORKS_PROGRESS_FD") is None
+
+
+@pytest.fixture(scope="module")
+def moto():
+    """An S3 on loopback; its address."""
+    import logging
+    import threading
+
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = flaky(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def s3(moto, monkeypatch, tmp_path):
+    """A bucket of this test: fsspec's view of it, whose `url` is a root."""
+    import s3fs
+
+    from lmworks.tfx import transfer
+
+    for name, value in {**SECRETS, "AWS_ENDPOINT_URL": moto}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(transfer, "WAIT_SECONDS", 0.01)
+    machine(monkeypatch, tmp_path, 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
+    system = s3fs.S3FileSystem(use_listings_cache=False)
+    system.mkdir(bucket)
+    system.url = f"s3://{bucket}/runs"
+    yield system
+    s3fs.S3FileSystem.clear_instance_cache()

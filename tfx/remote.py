@@ -72,10 +72,10 @@ class RemoteRoot:
 
     def _learn(self, stage: str, name: str) -> None:
         for output in self.store.listing(f"store/{stage}/{name}"):
-            if content := self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}"):
+            if manifest := _json(self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")):
                 known = self._known / stage / name / output
                 known.mkdir(parents=True, exist_ok=True)
-                write_json(known / MANIFEST, json.loads(content))
+                write_json(known / MANIFEST, manifest)
 
     def executions(self, stage: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Those of a stage that are whole there and have this key, newest first: name and record."""
@@ -106,19 +106,25 @@ class RemoteRoot:
             self.store.remove(f"{place}/{name}" for name in self.store.sizes(place))
 
     def _send(self, folder: Path, stage: str, name: str) -> None:
-        there = self.store.sizes(f"store/{stage}/{name}")
+        place = f"store/{stage}/{name}"
         for output in self.outputs(folder):
+            there = self.store.sizes(f"{place}/{output}")
             manifest = manifest_of(folder / output)
             if manifest is None:
                 raise UserError(f"{folder / output}: is not whole; run the same command again")
             files = [
-                File(folder / output / entry["path"], f"store/{stage}/{name}/{output}/{entry['path']}", entry["size"])
+                File(folder / output / entry["path"], f"{place}/{output}/{entry['path']}", entry["size"])
                 for entry in manifest["files"]
-                if there.get(f"{output}/{entry['path']}") != entry["size"]
+                if there.get(entry["path"]) != entry["size"]
             ]
             self.store.upload(files, stage)
+            there = self.store.sizes(f"{place}/{output}") if files else there
+            if torn := [entry["path"] for entry in manifest["files"] if there.get(entry["path"]) != entry["size"]]:
+                raise UserError(
+                    f"{self.url}/{place}/{output}/{torn[0]}: did not arrive whole; run the same command again"
+                )
             # Last, and whole: from now on it counts.
-            self.store.write(f"store/{stage}/{name}/{output}/{MANIFEST}", (folder / output / MANIFEST).read_bytes())
+            self.store.write(f"{place}/{output}/{MANIFEST}", (folder / output / MANIFEST).read_bytes())
             known = self._known / stage / name / output
             known.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / output / MANIFEST, known / MANIFEST)
@@ -160,11 +166,11 @@ class RemoteRoot:
         for name in self.store.listing(""):
             if name in ("store", "state") or name.startswith("."):
                 continue
-            content = self.store.read(f"{name}/{runs.RECORD}")
+            record = _json(self.store.read(f"{name}/{runs.RECORD}"))
             folder = self.mirror / name
-            if content and not locks.held(folder / runs.LOCK):
+            if record and not locks.held(folder / runs.LOCK):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / runs.RECORD, json.loads(content))
+                write_json(folder / runs.RECORD, record)
 
     @contextlib.contextmanager
     def keeping(self, stage: str, state: Path) -> Iterator[None]:
@@ -253,3 +259,10 @@ class RemoteRoot:
         found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("*")}
         record = next((manifest["execution"] for manifest in found.values() if manifest), None)
         return record if record and set(record["outputs"]) == {name for name in found if found[name]} else None
+
+
+def _json(content: bytes | None) -> Any:
+    """None where there is nothing, or half of it: not every store writes a file whole or not at all."""
+    with contextlib.suppress(ValueError):
+        return json.loads(content) if content else None
+    return None

@@ -2,14 +2,10 @@
 
 import hashlib
 import json
-import logging
 import subprocess
 import sys
-import threading
 
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
@@ -17,67 +13,9 @@ from lmworks.pipeline.main import main
 from lmworks.tfx import remote, transfer
 from lmworks.tfx.remote import RemoteRoot
 from tests.conftest import REPOSITORY
+from tests.stores import FAULTS, machine, objects
 from tests.tfx import remote_stages
 from tests.tfx.conftest import until
-
-SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-FAULTS = {"left": 0}
-"""How many of the next files are not taken."""
-
-
-def flaky(app):
-    """An S3 that is too busy now and then."""
-
-    def answer(environ, start_response):
-        if environ["REQUEST_METHOD"] == "PUT" and "/store/" in environ["PATH_INFO"] and FAULTS["left"] > 0:
-            FAULTS["left"] -= 1
-            start_response("503 Slow Down", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
-        return app(environ, start_response)
-
-    return answer
-
-
-@pytest.fixture(scope="module")
-def moto():
-    """An S3 on loopback; its address."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app = flaky(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture
-def s3(moto, monkeypatch, tmp_path):
-    """A bucket of this test: fsspec's view of it, whose `url` is a root."""
-    import s3fs
-
-    for name, value in {**SECRETS, "AWS_ENDPOINT_URL": moto}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(transfer, "WAIT_SECONDS", 0.01)
-    machine(monkeypatch, tmp_path, 1)
-    s3fs.S3FileSystem.clear_instance_cache()
-    bucket = f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
-    system = s3fs.S3FileSystem(use_listings_cache=False)
-    system.mkdir(bucket)
-    system.url = f"s3://{bucket}/runs"
-    yield system
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-def machine(monkeypatch, tmp_path, number: int) -> None:
-    """From now on this is another machine: it has another mirror."""
-    monkeypatch.setenv(remote.ENVIRONMENT, str(tmp_path / f"machine-{number}"))
-
-
-def objects(s3) -> dict[str, bytes]:
-    """Everything below the root, by name."""
-    root = s3.url.removeprefix("s3://")
-    return {name.removeprefix(f"{root}/"): s3.cat_file(name) for name in s3.find(root)}
 
 
 def statuses(runner) -> list[str]:

@@ -1,0 +1,33 @@
+"""An S3 on loopback, and machines with mirrors of its roots."""
+
+from lmworks.tfx import remote
+
+SECRETS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+FAULTS = {"left": 0}
+"""How many of the next files are not taken."""
+
+
+def flaky(app):
+    """An S3 that is too busy now and then."""
+
+    def answer(environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT" and "/store/" in environ["PATH_INFO"] and FAULTS["left"] > 0:
+            FAULTS["left"] -= 1
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+        return app(environ, start_response)
+
+    return answer
+
+
+def machine(monkeypatch, tmp_path, number: int) -> None:
+    """From now on this is another machine: it has another mirror."""
+    monkeypatch.setenv(remote.ENVIRONMENT, str(tmp_path / f"machine-{number}"))
+
+
+def objects(s3) -> dict[str, bytes]:
+    """Everything below the root, by name."""
+    root = s3.url.removeprefix("s3://")
+    return {name.removeprefix(f"{root}/"): s3.cat_file(name) for name in s3.find(root)}
