@@ -115,13 +115,6 @@ def _is_url(root: str) -> bool:
     return "://" in root
 
 
-def _local_root(values: flags.FlagValues) -> Path:
-    """The root of a command that works on this machine's files."""
-    if _is_url(values.root):
-        raise ConfigError(f"--root={values.root}: this command needs a root of this machine, a folder")
-    return Path(values.root)
-
-
 def _remote(values: flags.FlagValues) -> RemoteRoot | None:
     """The root where it is at a URL."""
     if not _is_url(values.root):
@@ -333,9 +326,12 @@ def _define_gc(values: flags.FlagValues) -> None:
 
 def _gc(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
-    from lmworks.tfx.gc import run
+    from lmworks.tfx.gc import run, run_remote
 
-    run(_local_root(values), values.state, values.yes)
+    if remote := _remote(values):
+        run_remote(remote, values.state, values.yes)
+    else:
+        run(Path(values.root), values.state, values.yes)
     return DONE
 
 
@@ -395,11 +391,12 @@ def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.pipeline.preview import preview
     from lmworks.tfx.artifacts import Sequences, read
 
-    root = _local_root(values)
+    if _is_url(values.root):
+        raise ConfigError(f"--root={values.root}: a preview needs a root of this machine, a folder")
     name = f"{config.name}-preview"
     _execute(values, config, name, "preprocess")
     console = Console(highlight=False, soft_wrap=True)
-    for line in preview(config, read(Sequences, root / name / "preprocess" / "sequences"), values.rows):
+    for line in preview(config, read(Sequences, Path(values.root) / name / "preprocess" / "sequences"), values.rows):
         console.print(line)
     return DONE
 

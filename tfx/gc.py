@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lmworks.configs.load import ConfigError
 from lmworks.tfx import locks, runs
 from lmworks.tfx.artifacts import SETTLED, manifest_of
 from lmworks.tfx.metadata import Metadata
+from lmworks.tfx.remote import RemoteRoot
 
 _LISTED = 5
 """Executions of a stage that are named one by one."""
@@ -67,24 +69,67 @@ def run(root: Path, state: bool, yes: bool) -> None:
         _remove_locks(root)
         print(f"{root}: nothing to remove")
         return
-    print(describe(found))
-    if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError("nothing was removed: there is no terminal to ask at; give --yes")
-        if not _agreed():
-            print("nothing was removed")
-            return
+    if not _agreed(found, yes):
+        return
     removed = collect(root, found, state)
     print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
     if stay := len(set(found) - set(removed)):
         print(f"{stay} came into use meanwhile and stay")
 
 
-def _agreed() -> bool:
-    try:
-        return input("Remove them? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
+    """The same in a root at a URL, where no lock tells who works on what: what is younger than a day stays.
+
+    Args:
+        remote: the root.
+        state: also unfinished work, but for that of stages that a run works at.
+        yes: do not ask.
+
+    Raises:
+        ConfigError: there is nobody to ask.
+        UserError: the store does not answer.
+    """
+    records = remote.records()
+    wanted = {told["execution"] for record in records for told in record["stages"].values()}
+    working = {
+        record["running"]["stage"] for record in records if record["status"] == "running" and "running" in record
+    }
+    found = []
+    for name, size in remote.folders("store"):
+        if name not in wanted and _older_than_a_day(name.partition("/")[2]):
+            found.append(Item("execution", name.partition("/")[0], Path(name), size))
+    for name, size in remote.folders("state") if state else []:
+        if name.partition("/")[0] not in working:
+            found.append(Item("state", name.partition("/")[0], Path(name), size))
+    if not found:
+        print(f"{remote.url}: nothing to remove")
+        return
+    if not _agreed(found, yes):
+        return
+    for item in found:
+        remote.remove("state" if item.kind == "state" else "store", str(item.path))
+    print(f"removed {len(found)}, {_shown(sum(item.size for item in found))}")
+
+
+def _older_than_a_day(name: str) -> bool:
+    """By the time in an execution's name; what has none is not ours."""
+    with contextlib.suppress(ValueError):
+        return time.time() - time.mktime(time.strptime(name[:15], "%Y%m%d-%H%M%S")) > 86400
+    return False
+
+
+def _agreed(found: list[Item], yes: bool) -> bool:
+    """Shows what may go, and asks."""
+    print(describe(found))
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigError("nothing was removed: there is no terminal to ask at; give --yes")
+    with contextlib.suppress(EOFError):
+        if input("Remove them? [y/N] ").strip().lower() in ("y", "yes"):
+            return True
+    print("nothing was removed")
+    return False
 
 
 def find(root: Path, state: bool = False) -> list[Item]:

@@ -163,14 +163,30 @@ class RemoteRoot:
 
     def look_at_runs(self) -> None:
         """Learns the records of all runs; one that works here knows better."""
-        for name in self.store.listing(""):
-            if name in ("store", "state") or name.startswith("."):
-                continue
-            record = _json(self.store.read(f"{name}/{runs.RECORD}"))
-            folder = self.mirror / name
-            if record and not locks.held(folder / runs.LOCK):
+        for record in self.records():
+            folder = self.mirror / record["run"]
+            if not locks.held(folder / runs.LOCK):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / runs.RECORD, record)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Of all runs, as the store has them."""
+        names = [name for name in self.store.listing("") if name not in ("store", "state") and not name.startswith(".")]
+        return [record for name in names if (record := _json(self.store.read(f"{name}/{runs.RECORD}")))]
+
+    def folders(self, place: str) -> list[tuple[str, int]]:
+        """Executions in `store` or states in `state`, whole or not: `<stage>/<name>` and bytes."""
+        found: dict[str, int] = {}
+        for path, size in self.store.sizes(place).items():
+            name = "/".join(path.split("/")[:2])
+            found[name] = found.get(name, 0) + size
+        return sorted(found.items())
+
+    def remove(self, place: str, name: str) -> None:
+        """Removes one of `folders`, what makes it count first."""
+        files = self.store.sizes(f"{place}/{name}")
+        last_first = sorted(files, key=lambda path: not path.endswith((MANIFEST, ".json")))
+        self.store.remove(f"{place}/{name}/{path}" for path in last_first)
 
     @contextlib.contextmanager
     def keeping(self, stage: str, state: Path) -> Iterator[None]:

@@ -239,8 +239,41 @@ def test_logs_are_fetched_for_tensorboard(s3, monkeypatch, tmp_path):
     assert not list(root.mirror.rglob("size.txt"))
 
 
-@pytest.mark.parametrize("command", ["gc", "preview"])
-def test_commands_that_need_a_folder_say_so(command, capfd):
-    arguments = [f"--config={REPOSITORY}/configs/tiny.yaml"] if command == "preview" else []
-    assert main([command, *arguments, "--root=s3://bucket/runs"]) == 2
-    assert "this command needs a root of this machine" in capfd.readouterr().err
+def test_gc_removes_what_no_run_names_and_is_not_young(s3, capfd):
+    remote_stages.run(s3.url)
+    remote_stages.run(s3.url, word="other")  # the first one of `learn` is named no more
+    with pytest.raises(UserError):
+        remote_stages.run(s3.url, "two", word="fail")
+    assert main(["gc", f"--root={s3.url}", "--yes"]) == 0
+    assert capfd.readouterr().out == f"{s3.url}: nothing to remove\n"
+    root = s3.url.removeprefix("s3://")
+    (young,) = {name.split("/")[2] for name in whole_names(s3, "learn")} - named(s3)
+    for name, content in objects(s3).items():
+        if young in name:
+            s3.pipe_file(f"{root}/{name.replace(young, '20200101-000000-abcdef')}", content)
+            s3.rm_file(f"{root}/{name}")
+    s3.pipe_file(f"{root}/store/fill/20200101-000000-abcdef/examples/part-000.bin", b"half")  # a cut upload
+    s3.pipe_file(f"{root}/store/fill/notes.txt/keep", b"of somebody")
+    assert main(["gc", f"--root={s3.url}", "--yes", "--state"]) == 0
+    out = capfd.readouterr().out
+    assert "learn       executions that no run links: 1" in out
+    assert "fill        executions that no run links: 1, 4 bytes" in out
+    assert "learn       states that work could go on from: 1" in out
+    left = objects(s3)
+    assert not [name for name in left if "20200101" in name or name.startswith("state/")]
+    assert "store/fill/notes.txt/keep" in left
+    assert statuses(remote_stages.run(s3.url, word="other")) == ["cached", "cached"]
+
+
+def whole_names(s3, stage: str) -> set[str]:
+    return {name for name in objects(s3) if name.startswith(f"store/{stage}/")}
+
+
+def named(s3) -> set[str]:
+    records = [json.loads(text) for name, text in objects(s3).items() if name.endswith("/run.json")]
+    return {str(told["execution"]).split("/")[-1] for record in records for told in record["stages"].values()}
+
+
+def test_a_preview_needs_a_folder(capfd):
+    assert main(["preview", f"--config={REPOSITORY}/configs/tiny.yaml", "--root=s3://bucket/runs"]) == 2
+    assert "a preview needs a root of this machine" in capfd.readouterr().err
