@@ -186,6 +186,8 @@ class LocalRunner:
 
     def _find(self, node: Node, key: str, now: dict[str, Any], metadata: Metadata) -> tuple[Path | None, str]:
         """A published execution that may be reused and why, or none and what changed."""
+        if self._remote:
+            self._remote.look(node.name)
         why = ""
         for folder, record in metadata.executions(node.component.entry, key):
             if not (folder.is_dir() and metadata.record(folder)):
@@ -197,7 +199,6 @@ class LocalRunner:
                 return folder, "nothing changed"
             why = why or f"changed: {', '.join([*code, *versions])}"
         if self._remote:
-            self._remote.look(node.name)
             for name, record in self._remote.executions(node.name, key):
                 code, versions = (
                     fingerprint.changed_code(record["code"]),

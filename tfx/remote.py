@@ -19,9 +19,9 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lmworks.configs.errors import UserError
@@ -65,7 +65,7 @@ class RemoteRoot:
         names = set(self.store.listing(f"store/{stage}"))
         known = self._known / stage
         for gone in [path for path in known.glob("*") if path.name not in names]:
-            shutil.rmtree(gone)
+            shutil.rmtree(gone, ignore_errors=True)  # by another run here, perhaps
         with ThreadPoolExecutor(8) as pool:
             new = [name for name in names if not self._record(stage, name)]
             list(pool.map(lambda name: self._learn(stage, name), new))
@@ -73,6 +73,7 @@ class RemoteRoot:
     def _learn(self, stage: str, name: str) -> None:
         for output in self.store.listing(f"store/{stage}/{name}"):
             if manifest := _json(self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")):
+                self._check([entry["path"] for entry in manifest["files"]], f"store/{stage}/{name}/{output}/{MANIFEST}")
                 known = self._known / stage / name / output
                 known.mkdir(parents=True, exist_ok=True)
                 write_json(known / MANIFEST, manifest)
@@ -164,6 +165,7 @@ class RemoteRoot:
     def look_at_runs(self) -> None:
         """Learns the records of all runs; one that works here knows better."""
         for record in self.records():
+            self._check([record["run"], *(str(told["execution"]) for told in record["stages"].values())], runs.RECORD)
             folder = self.mirror / record["run"]
             if not locks.held(folder / runs.LOCK):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +203,9 @@ class RemoteRoot:
         """
         place = f"state/{stage}/{state.name}"
         if not any(path.is_file() for path in state.rglob("*")):
-            files = [File(state / name, f"{place}/{name}", size) for name, size in self.store.sizes(place).items()]
+            there = self.store.sizes(place)
+            self._check(there, place)
+            files = [File(state / name, f"{place}/{name}", size) for name, size in there.items()]
             self.store.download(files, stage)
         sent: dict[str, tuple[int, int]] = {}
         ended = threading.Event()
@@ -260,6 +264,12 @@ class RemoteRoot:
         self.store.remove(f"{place}/{name}" for name in gone)
         for name in gone:
             sent.pop(name, None)
+
+    def _check(self, names: Iterable[str], where: str) -> None:
+        """What others wrote into the store becomes paths here, and those must stay in the mirror."""
+        for name in names:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise UserError(f"{self.url}/{where}: refused: {name!r} points outside the root")
 
     def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:
         path = self._known / stage / name / output / MANIFEST

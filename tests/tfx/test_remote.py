@@ -74,6 +74,28 @@ def test_a_damaged_object_is_found_when_it_is_fetched(s3, monkeypatch, tmp_path)
         remote_stages.run(s3.url, word="other")
 
 
+def test_what_was_removed_from_the_store_is_sent_again(s3):
+    remote_stages.run(s3.url)
+    (name,) = [name for name in whole(s3) if name.startswith("fill/")]
+    s3.rm(f"{s3.url}/store/{name}", recursive=True)
+    assert statuses(remote_stages.run(s3.url)) == ["cached", "cached"]
+    assert len(whole(s3)) == 2
+
+
+def test_a_store_cannot_write_outside_the_mirror(s3, monkeypatch, tmp_path):
+    remote_stages.run(s3.url)
+    (name,) = [name for name in objects(s3) if name.endswith("/examples/artifact.json")]
+    manifest = json.loads(objects(s3)[name])
+    manifest["files"][0]["path"] = "../../../../evil"
+    s3.pipe_file(f"{s3.url}/{name}", json.dumps(manifest).encode())
+    machine(monkeypatch, tmp_path, 2)
+    with pytest.raises(UserError, match=r"artifact\.json: refused: '\.\./\.\./\.\./\.\./evil' points outside the root"):
+        remote_stages.run(s3.url)
+    s3.pipe_file(f"{s3.url}/bad/run.json", json.dumps({"run": "../../bad", "stages": {}}).encode())
+    with pytest.raises(UserError, match=r"run\.json: refused: '\.\./\.\./bad' points outside the root"):
+        RemoteRoot(s3.url).look_at_runs()
+
+
 def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice(s3):
     command = [sys.executable, "-m", "tests.tfx.remote_stages", s3.url, "one", "120", "500"]
     child = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
