@@ -57,6 +57,7 @@ bench: setup .venv-peers/ready ## speed beside PyTorch and transformers, as one 
 	.venv-peers/bin/python tests/benchmarks/tokenization.py
 	.venv-peers/bin/lmworks run --config=configs/sentiment.yaml
 	.venv-peers/bin/python tests/benchmarks/serve.py
+	$(BIN)/python tests/benchmarks/transfer.py
 	.venv-peers/bin/python tests/benchmarks/table.py
 
 # Any builder with Docker's options will do: DOCKER=podman. BASE and PIP_CONF (a pip.conf with your own index): see Dockerfile.

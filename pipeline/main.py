@@ -115,14 +115,14 @@ def _is_url(root: str) -> bool:
     return "://" in root
 
 
-def _remote(values: flags.FlagValues) -> RemoteRoot | None:
+def _remote(values: flags.FlagValues, write: bool = True) -> RemoteRoot | None:
     """The root where it is at a URL."""
     if not _is_url(values.root):
         return None
     from lmworks.tfx.remote import RemoteRoot
 
     remote = RemoteRoot(values.root)
-    remote.store.check()
+    remote.store.check(write)
     return remote
 
 
@@ -246,7 +246,7 @@ def _define_runs(values: flags.FlagValues) -> None:
 def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.tfx import runs
 
-    remote = _remote(values)
+    remote = _remote(values, write=False)
     root = remote.mirror if remote else Path(values.root)
     if remote:
         remote.look_at_runs()
@@ -300,7 +300,7 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.tfx.board import serve
 
     root = Path(values.root)
-    if remote := _remote(values):
+    if remote := _remote(values, write=False):
         from lmworks.tfx.artifacts import Logs
         from lmworks.tfx.runs import folders
 

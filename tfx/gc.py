@@ -78,7 +78,7 @@ def run(root: Path, state: bool, yes: bool) -> None:
 
 
 def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
-    """The same in a root at a URL, where no lock tells who works on what: what is younger than a day stays.
+    """The same in a root at a URL, where no lock tells who works on what: what is younger than two days stays.
 
     Args:
         remote: the root.
@@ -89,6 +89,19 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
         ConfigError: there is nobody to ask.
         UserError: the store does not answer.
     """
+    found = _find_remote(remote, state)
+    if not found:
+        print(f"{remote.url}: nothing to remove")
+        return
+    if not _agreed(found, yes):
+        return
+    removed = [item for item in _find_remote(remote, state) if item in found]  # some may have come into use meanwhile
+    for item in removed:
+        remote.remove("state" if item.kind == "state" else "store", str(item.path))
+    print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
+
+
+def _find_remote(remote: RemoteRoot, state: bool) -> list[Item]:
     records = remote.records()
     wanted = {told["execution"] for record in records for told in record["stages"].values()}
     working = {
@@ -96,25 +109,18 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
     }
     found = []
     for name, size in remote.folders("store"):
-        if name not in wanted and _older_than_a_day(name.partition("/")[2]):
+        if name not in wanted and _is_old(name.partition("/")[2]):
             found.append(Item("execution", name.partition("/")[0], Path(name), size))
     for name, size in remote.folders("state") if state else []:
         if name.partition("/")[0] not in working:
             found.append(Item("state", name.partition("/")[0], Path(name), size))
-    if not found:
-        print(f"{remote.url}: nothing to remove")
-        return
-    if not _agreed(found, yes):
-        return
-    for item in found:
-        remote.remove("state" if item.kind == "state" else "store", str(item.path))
-    print(f"removed {len(found)}, {_shown(sum(item.size for item in found))}")
+    return found
 
 
-def _older_than_a_day(name: str) -> bool:
-    """By the time in an execution's name; what has none is not ours."""
+def _is_old(name: str) -> bool:
+    """By the time in an execution's name, which is that of its machine's zone; what has none is not ours."""
     with contextlib.suppress(ValueError):
-        return time.time() - time.mktime(time.strptime(name[:15], "%Y%m%d-%H%M%S")) > 86400
+        return time.time() - time.mktime(time.strptime(name[:15], "%Y%m%d-%H%M%S")) > 2 * 86400
     return False
 
 

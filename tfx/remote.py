@@ -7,7 +7,8 @@
 
 An execution counts only when the manifests of all its outputs are there, so one that was half sent is none. Names of executions are
 never used twice and their files never change: a file that is there in full size is not sent again. Files are fetched when a stage
-reads them. Locks do not reach other machines: two that run the same at once each make an execution of their own.
+reads them. Locks do not reach other machines: two that run the same at once each make an execution of their own. A large file whose
+upload was cut leaves parts in S3 that only a rule of the bucket clears (AbortIncompleteMultipartUpload).
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class RemoteRoot:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         mirrors = Path(os.environ.get(ENVIRONMENT) or Path(cache, "lmworks", "roots"))
         readable = re.sub(r"[^A-Za-z0-9.-]+", "-", self.url)[-60:].strip("-")
-        self.mirror = mirrors.absolute() / f"{readable}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+        # Two servers may each have a bucket of that name.
+        server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        digest = hashlib.sha256(f"{server} {self.url}".encode()).hexdigest()[:8]
+        self.mirror = mirrors.absolute() / f"{readable}-{digest}"
         self._known = self.mirror / ".remote"
         self._over: dict[str, str] = {}
         """States that nobody needs once what they led to has been sent, by stage."""
@@ -82,8 +86,19 @@ class RemoteRoot:
         """Those of a stage that are whole there and have this key, newest first: name and record."""
         for folder in sorted((self._known / stage).glob("*"), reverse=True):
             record = self._record(stage, folder.name)
-            if record and record["key"] == key:
+            if record and record["key"] == key and not self._missing(stage, folder.name):
                 yield folder.name, record
+
+    def _missing(self, stage: str, name: str) -> list[str]:
+        """Files that the store lacks of an execution that it had whole; `gc` may have been cut, say."""
+        there = self.store.sizes(f"store/{stage}/{name}")
+        manifests = {
+            path.name: self._manifest(stage, name, path.name) for path in (self._known / stage / name).glob("*")
+        }
+        wanted = {f"{output}/{MANIFEST}": -1 for output in manifests}
+        for output, manifest in manifests.items():
+            wanted |= {f"{output}/{entry['path']}": entry["size"] for entry in (manifest or {"files": []})["files"]}
+        return [path for path, size in wanted.items() if path not in there or (size >= 0 and there[path] != size)]
 
     def manifest(self, folder: Path, output: str) -> dict[str, Any] | None:
         """The manifest of an output, which is here, or only there."""
@@ -101,7 +116,8 @@ class RemoteRoot:
             UserError: the store did not take it; the same again goes on.
         """
         stage, name = folder.parent.name, folder.name
-        if not self._record(stage, name):
+        here = all(manifest_of(folder / output) for output in self.outputs(folder))
+        if not self._record(stage, name) or (here and self._missing(stage, name)):
             self._send(folder, stage, name)
         if place := self._over.pop(stage, None):
             self.store.remove(f"{place}/{name}" for name in self.store.sizes(place))
@@ -194,7 +210,7 @@ class RemoteRoot:
     def keeping(self, stage: str, state: Path) -> Iterator[None]:
         """Within it what a stage keeps in its state goes to the store now and then, and at its end once more where it failed.
 
-        A state that this machine does not have is fetched first. Where the stage did not fail, the store's is removed when
+        A state that another machine left is fetched first. Where the stage did not fail, the store's is removed when
         what it made has been sent.
 
         Args:
@@ -202,18 +218,23 @@ class RemoteRoot:
             state: the folder of its state in the mirror.
         """
         place = f"state/{stage}/{state.name}"
-        if not any(path.is_file() for path in state.rglob("*")):
-            there = self.store.sizes(place)
+        left = self._known.with_name(".left") / stage / f"{state.name}.json"
+        there = self.store.sizes(place)
+        if there and there != _json(left.read_bytes() if left.exists() else None):
+            # Not as this machine left it: another one was here since, or what was sent last was cut.
             self._check(there, place)
-            files = [File(state / name, f"{place}/{name}", size) for name, size in there.items()]
-            self.store.download(files, stage)
+            draft = state.with_name(f".{state.name}.fetched")
+            shutil.rmtree(draft, ignore_errors=True)
+            self.store.download([File(draft / name, f"{place}/{name}", size) for name, size in there.items()], stage)
+            shutil.rmtree(state, ignore_errors=True)
+            draft.rename(state)
         sent: dict[str, tuple[int, int]] = {}
         ended = threading.Event()
 
         def work() -> None:
             while not ended.wait(STATE_SECONDS):
                 with contextlib.suppress(UserError):  # the next look tries again
-                    self._send_state(place, state, sent)
+                    self._send_state(place, state, sent, left)
 
         thread = threading.Thread(target=work, name="state", daemon=True)
         thread.start()
@@ -223,7 +244,7 @@ class RemoteRoot:
             ended.set()
             thread.join()
             with contextlib.suppress(UserError):  # why the stage failed is what is told
-                self._send_state(place, state, sent)
+                self._send_state(place, state, sent, left)
             raise
         ended.set()
         thread.join()
@@ -242,8 +263,8 @@ class RemoteRoot:
                         (run / stage).mkdir(exist_ok=True)
                         runs.point(run / stage / output, folder / output)
 
-    def _send_state(self, place: str, state: Path, sent: dict[str, tuple[int, int]]) -> None:
-        """Sends what has changed, and removes there what is gone here.
+    def _send_state(self, place: str, state: Path, sent: dict[str, tuple[int, int]], left: Path) -> None:
+        """Sends what has changed, removes there what is gone here, and writes down in `left` how that leaves the store.
 
         A stage writes a record, JSON, when the files that it speaks of are written: so records come last, and go first.
         """
@@ -264,6 +285,8 @@ class RemoteRoot:
         self.store.remove(f"{place}/{name}" for name in gone)
         for name in gone:
             sent.pop(name, None)
+        left.parent.mkdir(parents=True, exist_ok=True)
+        write_json(left, self.store.sizes(place))
 
     def _check(self, names: Iterable[str], where: str) -> None:
         """What others wrote into the store becomes paths here, and those must stay in the mirror."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import queue
 import random
 import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -63,9 +65,9 @@ class Store:
     def __init__(self, url: str, screen: Screen) -> None:
         import fsspec
 
-        if re.search(r"://[^/@]*:[^/@]*@", url):
+        if re.search(r"://.*:.*@|\?", url):  # a secret key may hold a `/`, and a signature stands behind `?`
             raise ConfigError(
-                "--root: the URL must not hold a password or a key; credentials come from the environment"
+                "--root: the URL must not hold a password, a key or a `?`; credentials come from the environment"
             )
         self.url, self._screen = url.rstrip("/"), screen
         try:
@@ -77,17 +79,22 @@ class Store:
             told = f"pip install 'lmworks[{extra}]'" if extra else str(error)
             raise UserError(f"--root={url}: needs a package that is not installed: {told}") from None
 
-    def check(self) -> None:
-        """Finds out before any work is done whether files can be written and read.
+    def check(self, write: bool = True) -> None:
+        """Finds out before any work is done whether files can be read.
+
+        Args:
+            write: and written.
 
         Raises:
             UserError: they cannot, and why.
         """
         try:
-            self.write(".lmworks", b"a root of runs of lmworks\n")
+            if write:
+                self.write(".lmworks", b"a root of runs of lmworks\n")
+            self._patiently("", lambda: self.system.ls(self.path, refresh=True))
         except FileNotFoundError as error:
-            raise UserError(f"{self.url}: {_said(error)}") from None
-        self.listing("")
+            if write or "bucket" in str(error).replace(self.path, ""):
+                raise UserError(f"{self.url}: {_said(error)}") from None
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a small file whole."""
@@ -190,27 +197,39 @@ class Store:
     def _all(
         self, files: list[File], move: Callable[[File, Callable[[int], None]], None], about: str, direction: str
     ) -> None:
-        if not files:
-            return
+        """Moves files, several at once, until one fails for good.
+
+        In threads that nobody waits for when this process is interrupted: a large file may take long.
+        """
         told = _Told(self._screen, about, direction, sum(file.size for file in files))
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix=direction) as pool:
+        waiting = deque(files)
+        ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-            def work(file: File) -> None:
-                counts = _Counts(told)
-
-                def call() -> None:
-                    counts.again()
-                    move(file, counts.add)
-
-                self._patiently(file.name, call)
-
-            futures = [pool.submit(work, file) for file in files]
+        def work() -> None:
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-        for future in done:
-            future.result()
+                while waiting:
+                    file = waiting.popleft()
+                    counts = _Counts(told)
+
+                    def call(file: File = file, counts: _Counts = counts) -> None:
+                        counts.again()
+                        move(file, counts.add)
+
+                    self._patiently(file.name, call)
+                    ended.put(None)
+            except IndexError:  # another took the last one
+                return
+            except BaseException as error:
+                ended.put(error)
+
+        for _ in range(min(_AT_ONCE, len(files))):
+            threading.Thread(target=work, name=direction, daemon=True).start()
+        try:
+            for _ in files:
+                if error := ended.get():
+                    raise error
+        finally:
+            waiting.clear()
 
     def _patiently(self, name: str, call: Callable[[], T]) -> T:
         where = f"{self.url}/{name}".rstrip("/")
@@ -221,6 +240,8 @@ class Store:
             except (FileNotFoundError, UserError):
                 raise
             except Exception as error:  # of any store: what does not pass is told, everything else may
+                if getattr(error, "errno", None) == errno.ENOSPC:
+                    raise
                 lasting = isinstance(error, PermissionError | ImportError) or type(error).__name__ in _FOR_GOOD
                 if lasting or not left:
                     raise UserError(f"{where}: {_said(error)}{_fix(error)}") from None

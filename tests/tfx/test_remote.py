@@ -1,7 +1,9 @@
 """Roots at a URL: what is sent, fetched, found again, and what a kill, a fault or another machine does to it."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -70,8 +72,7 @@ def test_a_damaged_object_is_found_when_it_is_fetched(s3, monkeypatch, tmp_path)
         remote_stages.run(s3.url, word="other")
     assert not list((tmp_path / "machine-2").rglob("part-001.bin"))
     s3.rm_file(f"{s3.url}/{name}")
-    with pytest.raises(UserError, match=r"part-001\.bin: is missing, and artifact\.json beside it lists it"):
-        remote_stages.run(s3.url, word="other")
+    assert statuses(remote_stages.run(s3.url, word="other")) == ["made", "made"]  # what has a hole is none
 
 
 def test_what_was_removed_from_the_store_is_sent_again(s3):
@@ -80,6 +81,10 @@ def test_what_was_removed_from_the_store_is_sent_again(s3):
     s3.rm(f"{s3.url}/store/{name}", recursive=True)
     assert statuses(remote_stages.run(s3.url)) == ["cached", "cached"]
     assert len(whole(s3)) == 2
+    for lost in ("examples/artifact.json", "examples/part-001.bin"):  # a removal that was cut
+        s3.rm_file(f"{s3.url}/store/{name}/{lost}")
+        assert statuses(remote_stages.run(s3.url)) == ["cached", "cached"]
+        assert len(whole(s3)) == 2
 
 
 def test_a_store_cannot_write_outside_the_mirror(s3, monkeypatch, tmp_path):
@@ -131,6 +136,60 @@ def test_what_a_stage_kept_goes_on_on_another_machine(s3, monkeypatch, tmp_path)
     assert statuses(done) == ["cached", "made"]
     assert json.loads(objects(s3)["one/run.json"])["stages"]["learn"]["summary"] == "3000 bytes, try 3"
     assert not [name for name in objects(s3) if name.startswith("state/")]
+
+
+def keep(url: str, step: int) -> None:
+    """A stage that fails at a step, and keeps only the latest."""
+    root = RemoteRoot(url)
+    state = root.mirror / "state" / "learn" / "key"
+    with contextlib.suppress(KeyError), root.keeping("learn", state):
+        for old in sorted(state.glob("step-*")):
+            assert int(old.name[5:]) < step
+            shutil.rmtree(old)
+        (state / f"step-{step}").mkdir(parents=True)
+        (state / f"step-{step}" / "weights").write_text(str(step))
+        (state / f"step-{step}" / "record.json").write_text("{}")
+        raise KeyError
+
+
+def kept(s3) -> set[str]:
+    return {
+        name.split("/")[3]
+        for name in objects(s3)
+        if name.startswith("state/learn/key/") and name.endswith("/record.json")
+    }
+
+
+def test_the_machine_that_got_further_is_gone_on_from(s3, monkeypatch, tmp_path):
+    for number, step in ((1, 3), (2, 9), (1, 12), (1, 13), (2, 20)):  # each goes on where the one before it stopped
+        machine(monkeypatch, tmp_path, number)
+        keep(s3.url, step)
+        assert kept(s3) == {f"step-{step}"}
+    mirror = RemoteRoot(s3.url).mirror
+    assert [path.name for path in (mirror / "state" / "learn" / "key").iterdir()] == ["step-20"]
+
+
+def test_state_that_cannot_be_fetched_whole_stays_in_the_store(s3, monkeypatch, tmp_path):
+    keep(s3.url, 3)
+    before = objects(s3)
+    machine(monkeypatch, tmp_path, 2)
+    root = RemoteRoot(s3.url)
+    state = root.mirror / "state" / "learn" / "key"
+    real = root.store.system.get_file
+
+    def cut(path, *more, **options):
+        if path.endswith("record.json"):
+            raise PermissionError("the network went away")
+        return real(path, *more, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(root.store.system, "get_file", cut)
+        with pytest.raises(UserError, match="the network went away"), root.keeping("learn", state):
+            pytest.fail("without its state")
+    assert not any(path.is_file() for path in state.rglob("*"))
+    assert objects(s3) == before
+    keep(s3.url, 4)
+    assert kept(s3) == {"step-4"}
 
 
 def test_state_is_sent_while_a_stage_works(s3, monkeypatch):
@@ -205,7 +264,9 @@ def test_a_store_that_cannot_be_used_is_one_line_before_any_work(s3, monkeypatch
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://key:very-secret@bucket/runs", "the URL must not hold a password or a key"),
+        ("s3://key:very-secret@bucket/runs", "the URL must not hold a password, a key or a `?`"),
+        ("s3://key:very-secret/more@bucket/runs", "the URL must not hold a password, a key or a `?`"),
+        ("https://host/runs?sig=very-secret", "the URL must not hold a password, a key or a `?`"),
         ("s4://bucket/runs", "--root=s4://bucket/runs: Protocol not known: s4"),
     ],
 )
@@ -249,6 +310,14 @@ def test_runs_are_listed_from_anywhere(s3, monkeypatch, tmp_path, capfd):
     assert main(["runs", f"--root={s3.url}", "one", "--follow"]) == 0
     assert main(["runs", f"--root={s3.url}", "none"]) == 2
     assert f"{s3.url}: has no run 'none'; known: one" in capfd.readouterr().err
+
+
+def test_to_look_writes_nothing(s3, capfd):
+    assert main(["runs", f"--root={s3.url}"]) == 0
+    assert f"{s3.url}: no runs yet" in capfd.readouterr().err
+    assert objects(s3) == {}
+    assert main(["runs", "--root=s3://no-such-bucket/runs"]) == 1
+    assert "no-such-bucket/runs: The specified bucket does not exist" in capfd.readouterr().err
 
 
 def test_logs_are_fetched_for_tensorboard(s3, monkeypatch, tmp_path):
