@@ -246,12 +246,12 @@ def _why(status: Status, run: Run, logs: dict[str, _Log], verbose: bool) -> str:
         return f"the run was cancelled on the cluster: {run.link}"
     failed = next((name for name in logs if status.stages.get(name, Stage("")).state == "failed"), None)
     if failed is None:
-        return f"the run failed{': ' + status.error if status.error else ''}: {run.link}"
+        return f"the run failed{': ' + ' '.join(status.error.split())[:500] if status.error else ''}: {run.link}"
     logs[failed].news()
     if not verbose:
         for line in logs[failed].lines[-_TAIL:]:
             print(f"{failed:<11} | {line}", file=sys.stderr, flush=True)
-    told = [status.stages[failed].told, _explained(logs[failed].last)]
+    told = [" ".join(status.stages[failed].told.split())[:500], _explained(logs[failed].last)]
     return f"{failed}: {'; '.join(filter(None, told)) or status.error or 'failed without a word'}: {run.link}"
 
 

@@ -96,7 +96,7 @@ def test_unblessed_is_exit_code_3(google, capfd):
 
 def test_a_failed_stage_says_why(google, capfd):
     google.frames = [RUNNING, RUNNING | {"train": "failed"}]
-    google.messages = {"train": "The replica workerpool0-0 exited with a non-zero status of 1."}
+    google.messages = {"train": "The replica workerpool0-0\nexited with a non-zero status of 1."}
     google.logs = {"train": ["step 7", "lmworks.pipeline.train.component:train: the disk is full"]}
     assert run() == 1
     *_, tail, last = capfd.readouterr().err.splitlines()
