@@ -196,13 +196,14 @@ def _run_on_cluster(values: flags.FlagValues, config: Config, name: str) -> int:
     if values.detach and values.cron is not None:
         raise ConfigError("--cron makes a schedule, which is not watched: leave --detach out")
     from lmworks.pipeline import submit
-    from lmworks.tfx.process import interrupt_on_sigterm
 
     if values.cron is not None:
         print(submit.schedule(values.runner, config, name, values.cron, values.until))
         return DONE
-    interrupt_on_sigterm()
-    run, stages = submit.submit(values.runner, config, name, values.until)
+    try:
+        run, stages = submit.submit(values.runner, config, name, values.until)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; whether the run was submitted is seen on the cluster") from None
     print(run.link, flush=True)
     if values.detach:
         return DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def compile_for(target: str, config: Config, output: Path, until: str | None = N
     return nodes
 
 
-def submit(target: str, config: Config, name: str, until: str | None = None) -> tuple[cluster.Run, list[str]]:
+def submit(target: str, config: Config, name: str, until: str | None = None) -> tuple[cluster.Run, list[Node]]:
     """Starts a run.
 
     Args:
@@ -49,7 +50,7 @@ def submit(target: str, config: Config, name: str, until: str | None = None) -> 
         until: the last stage; all when not given.
 
     Returns:
-        The run, and the names of its stages.
+        The run, and its stages.
 
     Raises:
         ConfigError: `platform` does not say enough, or something that the cluster does not have.
@@ -58,7 +59,7 @@ def submit(target: str, config: Config, name: str, until: str | None = None) -> 
     """
     with tempfile.TemporaryDirectory() as folder:
         place, package, nodes = _prepare(target, config, until, Path(folder))
-        return place.submit(str(package), name), [node.name for node in nodes]
+        return place.submit(str(package), name), nodes
 
 
 def schedule(target: str, config: Config, name: str, cron: str, until: str | None = None) -> str:
@@ -95,7 +96,7 @@ def _prepare(target: str, config: Config, until: str | None, folder: Path) -> tu
     return VertexCluster(place), package, nodes
 
 
-def watch(run: cluster.Run, stages: Sequence[str], verbose: bool) -> bool:
+def watch(run: cluster.Run, stages: Sequence[Node], verbose: bool) -> bool:
     """Shows a run until its end; see `cluster.follow`. Ctrl-C leaves it going on, or cancels it where somebody says so.
 
     Raises:
@@ -104,10 +105,14 @@ def watch(run: cluster.Run, stages: Sequence[str], verbose: bool) -> bool:
     """
     screen = Screen()
     try:
-        return cluster.follow(run, stages, screen, verbose)
+        gated = [node.name for node in stages if node.when]
+        return cluster.follow(run, [node.name for node in stages], screen, verbose, gated)
     except KeyboardInterrupt:
         screen.clear()
-        if sys.stdin.isatty() and input("cancel the run on the cluster? [y/N] ").strip().lower() in ("y", "yes"):
+        answer = ""
+        with contextlib.suppress(EOFError, KeyboardInterrupt):
+            answer = input("cancel the run on the cluster? [y/N] ") if sys.stdin.isatty() else ""
+        if answer.strip().lower() in ("y", "yes"):
             run.cancel()
             raise KeyboardInterrupt(f"the run is being cancelled: {run.link}") from None
         raise KeyboardInterrupt(f"the run goes on: {run.link}") from None

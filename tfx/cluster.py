@@ -6,7 +6,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from lmworks.configs.errors import UserError
@@ -24,7 +24,8 @@ _TRIES = 5
 _PATIENT_TRIES = 8
 """Of a look at a run that goes on without us: some minutes."""
 TOO_MANY = 429
-_PASSING = (TOO_MANY, 500, 502, 503, 504)
+PASSING = (TOO_MANY, 500, 502, 503, 504)
+"""Codes of faults that pass, where to ask again does nothing twice."""
 _MEANINGS = {
     400: "bad request",
     401: "not logged in",
@@ -79,9 +80,9 @@ def calling(call: Callable[[], T], passing: Sequence[int | None] = (TOO_MANY,), 
         except Fault as fault:
             if fault.code not in passing or not left:
                 raise
-            seconds = max(fault.wait_seconds or 0.0, wait * random.uniform(0.5, 1.0))
+            seconds = min(max(fault.wait_seconds or 0.0, wait * random.uniform(0.5, 1.0)), _LONGEST_WAIT_SECONDS)
             print(f"{fault}; once more in {seconds:.0f} s", file=sys.stderr, flush=True)
-        time.sleep(min(seconds, _LONGEST_WAIT_SECONDS))
+        time.sleep(seconds)
         wait *= 2
     raise AssertionError
 
@@ -168,7 +169,7 @@ def cron_of(expression: str) -> Cron:
     first, _, rest = expression.strip().partition(" ")
     name, equals, zone = first.partition("=")
     zoned = bool(equals) and name in ("TZ", "CRON_TZ")
-    bounds = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+    bounds = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
     fields = (rest if zoned else expression).split()
     if len(fields) != len(bounds) or not all(map(_cron_field, fields, bounds)):
         raise ConfigError(
@@ -191,7 +192,7 @@ def _cron_field(field: str, bounds: tuple[int, int]) -> bool:
     return True
 
 
-def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = False) -> bool:
+def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = False, gated: Collection[str] = ()) -> bool:
     """Shows the stages as they end, and the log's last line of the one that works, until the run ends.
 
     Args:
@@ -199,6 +200,7 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
         stages: of the pipeline, in order.
         screen: where to.
         verbose: show all lines of the logs.
+        gated: the stages behind a gate.
 
     Returns:
         Whether every stage came to its end; False where a gate said no.
@@ -210,7 +212,7 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
     logs = {stage: _Log(run, stage) for stage in stages}
     while True:
         try:
-            status = calling(run.status, (None, *_PASSING), _PATIENT_TRIES)
+            status = calling(run.status, (None, *PASSING), _PATIENT_TRIES)
         except Fault as fault:
             raise UserError(f"{fault}; the run goes on: {run.link}") from None
         for name in stages:
@@ -234,10 +236,15 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
         time.sleep(POLL_SECONDS)
     screen.clear()
     if status.state == "done":
-        for name in stages:
-            if name not in shown:
+        if any(name not in shown for name in stages if name not in gated):
+            print(
+                f"the run is done, and of some stages the cluster says nothing: {run.link}", file=sys.stderr, flush=True
+            )
+        elif left := [name for name in stages if name not in shown]:
+            for name in left:
                 screen.result(name, "skipped", 0.0, "", "the gate said no")
-        return all(status.stages.get(name, Stage("skipped")).state != "skipped" for name in stages)
+            return False
+        return all(status.stages[name].state != "skipped" for name in shown)
     raise UserError(_why(status, run, logs, verbose))
 
 

@@ -7,6 +7,7 @@ Argo's workflow, which only `v1beta1` shows; where that is not served, states ar
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -90,7 +91,7 @@ class KubeflowCluster:
                 service_account=self._asked.service_account,
             )
         )
-        return KubeflowRun(self._client, self._host, made.run_id)
+        return KubeflowRun(self._client, self._host, self._given(made.run_id))
 
     def schedule(self, package: str, name: str, cron: Cron) -> str:
         """Starts runs again and again; see `cluster.Cluster`."""
@@ -99,8 +100,7 @@ class KubeflowCluster:
                 f"--cron: TZ={cron.zone}: Kubeflow runs by its own time zone, which is UTC if nobody set another"
             )
         experiment = self._calling(self._experiment_id)
-        known = self._calling(lambda: self._client.list_recurring_runs(page_size=200, experiment_id=experiment))
-        for one in known.recurring_runs or ():
+        for one in self._schedules(experiment):
             if one.display_name == name:
                 raise UserError(
                     f"there is a schedule {name} already ({self._page('recurringrun', one.recurring_run_id)}): delete it there, or "
@@ -117,11 +117,25 @@ class KubeflowCluster:
                 service_account=self._asked.service_account,
             )
         )
-        return self._page("recurringrun", made.recurring_run_id)
+        return self._page("recurringrun", self._given(made.recurring_run_id))
+
+    def _schedules(self, experiment: str) -> Iterator[Any]:
+        page = ""
+        while True:
+            listed = functools.partial(self._client.list_recurring_runs, page, 100, experiment_id=experiment)
+            found = self._calling(listed)
+            yield from found.recurring_runs or ()
+            page = found.next_page_token or ""
+            if not page:
+                return
+
+    def _given(self, name: str | None) -> str:
+        """An id from the API. A page for logging in comes with status 200, and kfp takes it for an answer that says nothing."""
+        return _given(self._host, name)
 
     def _experiment_id(self) -> str:
         namespace = self._client.get_user_namespace() or None
-        return str(self._client.create_experiment(self._experiment, namespace=namespace).experiment_id)
+        return self._given(self._client.create_experiment(self._experiment, namespace=namespace).experiment_id)
 
     def _calling(self, call: Callable[[], T]) -> T:
         return calling(lambda: _ask(self._host, call))
@@ -142,6 +156,7 @@ class KubeflowRun:
     def status(self) -> Status:
         """How far it is."""
         run = _ask(self._host, lambda: self._client.get_run(self._name))
+        _given(self._host, run.run_id)
         self._look_at_workflow()
         stages = {}
         details = run.run_details.task_details if run.run_details else None
@@ -174,7 +189,9 @@ class KubeflowRun:
         name = pod["id"]
         if metadata.get("annotations", {}).get("workflows.argoproj.io/pod-name-format") != "v1":
             name = f"{metadata['name']}-{pod['templateName']}-{pod['id'].rpartition('-')[2]}"
-        text = self._get(f"/apis/v1alpha1/runs/{self._name}/nodes/{name}/log")
+        text = None
+        with contextlib.suppress(Fault):  # it says 500 of a container that is gone
+            text = self._get(f"/apis/v1alpha1/runs/{self._name}/nodes/{name}/log")
         if text is None or text.lstrip().startswith('{"error_message"'):
             where = {"podname": name, "runid": self._name, "podnamespace": metadata.get("namespace", "")}
             text = self._get("/k8s/pod/logs", where)  # served by the pages' server, which passes only what it knows
@@ -187,12 +204,18 @@ class KubeflowRun:
     def _look_at_workflow(self) -> None:
         if self._workflow is None:
             return
-        text = self._get(f"/apis/v1beta1/runs/{self._name}")
-        manifest = json.loads(text).get("pipeline_runtime", {}).get("workflow_manifest") if text else None
+        try:
+            text = self._get(f"/apis/v1beta1/runs/{self._name}")
+        except Fault as fault:
+            if fault.code is None or fault.code < 500:
+                raise
+            return  # the next look may have it; until then what is known stays
         if text is None:
             self._workflow = None
-        elif manifest:
-            self._workflow = json.loads(manifest)
+            return
+        with contextlib.suppress(ValueError):  # a page
+            if manifest := json.loads(text).get("pipeline_runtime", {}).get("workflow_manifest"):
+                self._workflow = json.loads(manifest)
 
     def _pod(self, stage: str) -> dict[str, Any] | None:
         """Argo's node of a stage's latest container, of its driver before that, or of the container that was not needed."""
@@ -222,9 +245,15 @@ class KubeflowRun:
         try:
             return str(_ask(self._host, call).data.decode("utf-8", errors="replace"))
         except Fault as fault:
-            if fault.code is None or fault.code in (401, 429):
-                raise
-            return None
+            if fault.code in (403, 404, 405, 501):
+                return None
+            raise
+
+
+def _given(host: str, name: str | None) -> str:
+    if not name:
+        raise Fault(_server(host), "that is a page, and not the API", 401, fix=_FIXES[401])
+    return str(name)
 
 
 def _pod_credentials() -> Any:
@@ -244,8 +273,7 @@ def _ask(host: str, call: Callable[[], T]) -> T:
     import kfp_server_api
     import urllib3
 
-    parts = urlsplit(host)
-    server = f"Kubeflow at {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    server = _server(host)
     try:
         with _quiet():
             return call()
@@ -264,6 +292,11 @@ def _ask(host: str, call: Callable[[], T]) -> T:
         reason = getattr(error, "reason", None) or error
         told = str(reason).rpartition(">: ")[2].rpartition(": ")[2] or str(reason)
         raise Fault(server, told, fix="is platform.kubeflow.host right, and the cluster up?") from None
+
+
+def _server(host: str) -> str:
+    parts = urlsplit(host)
+    return f"Kubeflow at {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ import yaml
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.platform import Vertex
-from lmworks.tfx.cluster import Cron, Fault, Stage, Status, calling, message_of, timestamped
+from lmworks.tfx.cluster import PASSING, Cron, Fault, Stage, Status, calling, message_of, timestamped
 
 T = TypeVar("T")
 
@@ -119,7 +120,10 @@ class VertexCluster:
         made = self.calling(lambda: self._pipelines.create_pipeline_job(request, timeout=_CALL_SECONDS))
         run = VertexRun(self, self._pipelines, made.name)
         if self.asked.experiment:
-            self._associate(run)
+            try:
+                self._associate(run)
+            except (UserError, KeyboardInterrupt) as error:  # the run goes on, and is what was asked for
+                print(f"the run stands in no experiment: {error}", file=sys.stderr, flush=True)
         return run
 
     def schedule(self, package: str, name: str, cron: Cron) -> str:
@@ -179,11 +183,9 @@ class VertexCluster:
         """Puts a run under its experiment, as soon as the run is known to the metadata store."""
         store = f"{self.parent}/metadataStores/default/contexts"
         until = time.monotonic() + _CONTEXT_SECONDS
-        while not (context := run.context()):
+        while not (context := calling(run.context, (None, *PASSING))):
             if time.monotonic() > until:
-                raise UserError(
-                    f"{run.link} goes on, but did not appear in the metadata store, and so is in no experiment"
-                )
+                raise UserError(f"it did not appear in the metadata store in {_CONTEXT_SECONDS:.0f} s")
             time.sleep(1.0)
         request = {"context": f"{store}/{self.asked.experiment}", "child_contexts": [context]}
         metadata = self.client("MetadataServiceClient")
@@ -282,6 +284,8 @@ def ask(endpoint: str, call: Callable[[], T]) -> T:
         told = re.sub(r"^[A-Z]+ https?://\S+: ", "", str(error.message))
         wait = getattr(error.response, "headers", {}).get("Retry-After", "")
         raise Fault(server, told, code, float(wait) if wait.isdecimal() else None, _FIXES.get(code, "")) from None
+    except google.auth.exceptions.TransportError as error:
+        raise Fault("Google's login", str(error).partition("(")[0]) from None
     except google.auth.exceptions.GoogleAuthError as error:
         raise Fault("Google's login", message_of(error.args[0] if error.args else ""), 401, fix=_FIXES[401]) from None
     except requests.exceptions.RequestException as error:

@@ -16,7 +16,7 @@ from lmworks.tfx.vertex_client import VertexCluster
 _DIGEST = "lmworks_servable"
 """Label of a version: of what it was made."""
 _PORT = 8501
-_UPLOAD_SECONDS = 1800.0
+_CALL_SECONDS, _UPLOAD_SECONDS = 60.0, 1800.0
 
 
 def enter(config: RegisterStage, servable: Servable, registration: Registration) -> None:
@@ -25,15 +25,14 @@ def enter(config: RegisterStage, servable: Servable, registration: Registration)
     Args:
         config: the stage's.
         servable: what is registered, its `saved_model/`.
-        registration: `1/`, the SavedModel in the layout that TensorFlow Serving reads, and `registration.json`: `model` (name of
-            the resource with its version) and `artifact_uri`.
+        registration: `registration.json`: `model` (name of the resource with its version) and `artifact_uri` (what it is served
+            from); and beside it, where that is here, `1/`, the SavedModel in the layout that TensorFlow Serving reads.
 
     Raises:
         UserError: Vertex AI did not take it, or it has no SavedModel.
     """
     if not (servable.path / "saved_model").is_dir():
         raise UserError(f"{servable.path}: has no saved_model; export.formats must name it to register a model")
-    shutil.copytree(servable.path / "saved_model", registration.path / "1")
     # In a job of Vertex AI, where the config says no place, its own.
     place = Vertex(
         project=config.project or os.environ.get("CLOUD_ML_PROJECT_ID"),
@@ -44,31 +43,33 @@ def enter(config: RegisterStage, servable: Servable, registration: Registration)
     digest = servable.digest[:63]
     name = config.display_name or config.name
     parent = _known(cluster, models, name)
-    entered = _version(cluster, models, parent, digest) if parent else ""
+    entered, place_of = _version(cluster, models, parent, digest) if parent else ("", "")
     if not entered:
-        request = {
-            "parent": cluster.parent,
-            "parent_model": parent,
-            "model": _model(config, name, uri_of(registration.path), digest),
-        }
-        operation = cluster.calling(lambda: models.upload_model(request))
+        shutil.copytree(servable.path / "saved_model", registration.path / "1")
+        place_of = uri_of(registration.path)
+        request = {"parent": cluster.parent, "parent_model": parent, "model": _model(config, name, place_of, digest)}
+        operation = cluster.calling(lambda: models.upload_model(request, timeout=_CALL_SECONDS))
         made = cluster.calling(lambda: operation.result(timeout=_UPLOAD_SECONDS))
         entered = f"{made.model}@{made.model_version_id}"
-    write_json(registration.path / "registration.json", {"model": entered, "artifact_uri": uri_of(registration.path)})
+    write_json(registration.path / "registration.json", {"model": entered, "artifact_uri": place_of})
     registration.properties |= {"model": entered, "summary": f"{name}: {entered}"}
 
 
 def _known(cluster: VertexCluster, models: Any, name: str) -> str:
     """The resource's name of the model that is called so; empty where there is none."""
     wanted = {"parent": cluster.parent, "filter": f'display_name="{name}"'}
-    return next((str(model.name) for model in cluster.calling(lambda: list(models.list_models(wanted)))), "")
+    return next(
+        (str(model.name) for model in cluster.calling(lambda: list(models.list_models(wanted, timeout=_CALL_SECONDS)))),
+        "",
+    )
 
 
-def _version(cluster: VertexCluster, models: Any, model: str, digest: str) -> str:
-    """The version that was made of the same content, by an attempt before this one, say; empty where there is none."""
+def _version(cluster: VertexCluster, models: Any, model: str, digest: str) -> tuple[str, str]:
+    """The version that was made of the same content, by an attempt before this one, say: its name, and what it is served from."""
     wanted = {"name": model, "filter": f'labels.{_DIGEST}="{digest}"'}
-    found = cluster.calling(lambda: list(models.list_model_versions(wanted)))
-    return next((f"{model}@{one.version_id}" for one in found if one.labels.get(_DIGEST) == digest), "")
+    found = cluster.calling(lambda: list(models.list_model_versions(wanted, timeout=_CALL_SECONDS)))
+    same = (one for one in found if one.labels.get(_DIGEST) == digest)
+    return next(((f"{model}@{one.version_id}", str(one.artifact_uri)) for one in same), ("", ""))
 
 
 def _model(config: RegisterStage, name: str, artifact_uri: str, digest: str) -> dict[str, Any]:

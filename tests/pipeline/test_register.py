@@ -51,6 +51,8 @@ def test_a_servable_becomes_a_version_and_only_once(google, tmp_path, monkeypatc
 
     again = enter(first, tmp_path / "again")  # a container that was retried after it had registered
     assert again.properties["model"] == f"{name}@1"
+    assert json.loads((again.path / "registration.json").read_text())["artifact_uri"] == "gs://bucket/registration"
+    assert not (again.path / "1").exists()
     assert len(google.bodies(":upload$")) == 1
 
     other = enter(servable(tmp_path / "other", "another graph"), tmp_path / "third", default=False)
