@@ -148,11 +148,13 @@ def test_cancelled_on_the_cluster(server, capfd):
     assert capfd.readouterr().err.splitlines()[-1].startswith("lmworks run: the run was cancelled on the cluster: http")
 
 
-@pytest.mark.parametrize(("answer", "cancels"), [("y", True), ("", False), (None, False)])
+@pytest.mark.parametrize(("answer", "cancels"), [("y", True), ("", False), (None, False), (EOFError, False)])
 def test_ctrl_c_leaves_the_run_or_cancels_it(server, monkeypatch, capfd, answer, cancels):
     server.frames = [RUNNING]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: answer is not None))
-    monkeypatch.setattr("builtins.input", lambda question: answer)
+    monkeypatch.setattr(
+        "builtins.input", lambda question: answer if isinstance(answer, str) else (_ for _ in ()).throw(answer())
+    )
     monkeypatch.setattr(time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run(server) == 130
     told = "is being cancelled" if cancels else "goes on"
@@ -177,7 +179,7 @@ def test_schedule(server, capfd):
 
 
 @pytest.mark.parametrize(
-    "cron", ["", "0 3 * *", "60 3 * * *", "0 0 3 * * *", "0 3 * * MON", "*/0 3 * * *", "5-1 3 * * *"]
+    "cron", ["", "0 3 * *", "60 3 * * *", "0 0 3 * * *", "0 3 * * MON", "0 3 * * 7", "*/0 3 * * *", "5-1 3 * * *"]
 )
 def test_no_cron_expression(server, capfd, cron):
     assert run(server, f"--cron={cron}") == 2
@@ -239,8 +241,43 @@ def test_a_short_outage_does_not_end_the_watch(server, capfd):
     server.fails("GET .*v2beta1/runs/run-1", 502, "<html>bad gateway</html>", times=3)
     server.fails("GET .*v1beta1/runs/run-1", 503)
     server.fails("GET .*/log$", 500)
+    server.logs = {"train": ["one", "train made 22M parameters"]}
     assert run(server) == 0
-    assert len([line for line in capfd.readouterr().err.splitlines() if "once more in" in line]) == 3
+    err = capfd.readouterr().err.splitlines()
+    assert len([line for line in err if "once more in" in line]) == 3
+    assert "train       made   100.0 s  22M parameters  [on the cluster]" in err  # the logs came back
+
+
+PAGE = "<html>Log in to your account</html>"
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments"),
+    [
+        ("POST .*/experiments$", ["--detach"]),
+        ("POST .*/runs$", ["--detach"]),
+        ("POST .*/recurringruns$", ["--cron=0 3 * * *"]),
+        ("GET .*v2beta1/runs/run-1", []),
+    ],
+)
+def test_a_login_page_is_not_taken_for_an_answer(server, capfd, where, arguments):
+    server.fails(where, 200, PAGE)
+    assert run(server, *arguments) == 1
+    out, err = capfd.readouterr()
+    assert "None" not in out
+    assert "answers 401 (not logged in): that is a page, and not the API; log in as your installation asks" in err
+
+
+def test_a_login_page_in_place_of_the_workflow_costs_the_logs_only(server):
+    server.frames = [RUNNING, DONE]
+    server.fails("GET .*v1beta1/runs/run-1", 200, PAGE, times=2)
+    assert run(server) == 0
+
+
+def test_a_run_of_which_no_stage_is_known_is_not_called_unblessed(server, capfd):
+    server.frames = [{}]
+    assert run(server) == 0
+    assert "of some stages the cluster says nothing" in capfd.readouterr().err
 
 
 def test_a_login_that_expires_while_one_watches_does_not_hide_that_the_run_goes_on(server, capfd):

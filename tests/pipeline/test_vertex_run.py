@@ -151,6 +151,15 @@ def test_experiment(google):
     assert len(experiment["childContexts"]) == 2
 
 
+def test_an_experiment_that_fails_loses_no_run(google, capfd):
+    google.fails(":addContextChildren", 403, {"error": {"code": 403, "message": "Permission denied"}}, times=9)
+    assert run(sets=["platform.vertex.experiment=compare"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("https://console.cloud.google.com/")
+    assert "the run stands in no experiment: Vertex AI at" in err
+    assert "Permission denied" in err
+
+
 def test_model_registry_is_a_last_step(google, tmp_path):
     google.frames = [DONE | {"register": "made"}]
     assert run(sets=["platform.vertex.register_model={display_name: reviews}"]) == 0
