@@ -78,16 +78,16 @@ def run(root: Path, state: bool, yes: bool) -> None:
 
 
 def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
-    """The same in a root at a URL, where no lock tells who works on what: what is younger than two days stays.
+    """The same in a root at a URL, where no lock tells who works on what: executions younger than two days stay.
 
     Args:
         remote: the root.
-        state: also unfinished work, but for that of stages that a run works at.
+        state: also unfinished work, however young, but for that of stages that a run works at.
         yes: do not ask.
 
     Raises:
         ConfigError: there is nobody to ask.
-        UserError: the store does not answer.
+        UserError: the store does not answer, or a run's record cannot be read.
     """
     found = _find_remote(remote, state)
     if not found:
@@ -102,8 +102,9 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
 
 
 def _find_remote(remote: RemoteRoot, state: bool) -> list[Item]:
-    records = remote.records()
+    records = remote.records(strict=True)
     wanted = {told["execution"] for record in records for told in record["stages"].values()}
+    wanted |= {execution for record in records for execution in record.get("kept", {}).values()}
     working = {
         record["running"]["stage"] for record in records if record["status"] == "running" and "running" in record
     }

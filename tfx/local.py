@@ -74,6 +74,8 @@ class LocalRunner:
         self._next: dict[str, Node] = {}
         self._early: tuple[Node, process.Waiting, Path] | None = None
         """A process that waits for its stage's turn, and its log."""
+        self._kept: dict[str, str] = {}
+        """In a remote root: what the run's earlier record names of stages that this one has not come to, as links do here."""
         self._told = 0.0
         """When other processes were last told of progress."""
 
@@ -93,6 +95,10 @@ class LocalRunner:
         presence = locks.acquire(self.folder / runs.LOCK, shared=True)
         assert presence is not None
         (self.folder / runs.PROGRESS).unlink(missing_ok=True)
+        if self._remote:
+            before = self._remote.record(self.run)
+            self._kept = {stage: told["execution"] for stage, told in before.get("stages", {}).items()}
+            self._kept |= before.get("kept", {})
         results: dict[str, Result] = {}
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
         status, error = "failed", ""
@@ -101,7 +107,7 @@ class LocalRunner:
                 self._write(results, "running", running={"stage": node.name, "since": time.time()})
                 if node.when is not None and not results[node.when].value:
                     result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
-                    _unlink(self.folder / node.name)
+                    self._unlink(node.name)
                 else:
                     result = self._stage(node, results, metadata)
                 results[node.name] = result
@@ -248,7 +254,7 @@ class LocalRunner:
         }
         context = {"execution": f"{node.name}/{name}", "external": external, "state": str(state)}
         log = self.folder / node.name / "log.txt"
-        _unlink(self.folder / node.name)
+        self._unlink(node.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
         runs.point(log.parent / runs.LIVE, state)
@@ -370,6 +376,14 @@ class LocalRunner:
                 (stage / output).unlink(missing_ok=True)
         (stage / runs.LIVE).unlink(missing_ok=True)
 
+    def _unlink(self, stage: str) -> None:
+        """Takes an earlier run's links of a stage away, so that a failed run never shows another's result."""
+        self._kept.pop(stage, None)
+        folder = self.folder / stage
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_symlink():
+                path.unlink()
+
     def _summary(self, result: Result) -> str:
         """What a stage says of itself: the property `summary` of its first output that has one."""
         if result.folder is None:
@@ -391,6 +405,8 @@ class LocalRunner:
             }
             for name, result in results.items()
         }
+        if kept := {stage: execution for stage, execution in self._kept.items() if stage not in results and execution}:
+            told |= {"kept": kept}
         told |= {"run": self.run, "status": status, "process": runs.this_process(), "stages": stages}
         write_json(self.folder / runs.RECORD, {**self.record, **told})
         if self._remote:
@@ -415,13 +431,6 @@ def _leaves(old: Any, new: Any, path: str = "") -> list[str]:
             leaf for name in names for leaf in _leaves(old.get(name), new.get(name), f"{path}.{name}" if path else name)
         ]
     return [path] if old != new else []
-
-
-def _unlink(stage: Path) -> None:
-    """Takes an earlier run's links of a stage away, so that a failed run never shows another's result."""
-    for path in stage.iterdir() if stage.is_dir() else ():
-        if path.is_symlink():
-            path.unlink()
 
 
 def _shown(path: Path) -> str:

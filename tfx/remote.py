@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -28,13 +27,12 @@ from typing import Any
 from lmworks.configs.errors import UserError
 from lmworks.tfx import locks, runs
 from lmworks.tfx.artifacts import MANIFEST, manifest_of, write_json
+from lmworks.tfx.kept_state import KeptState
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Store
 
 ENVIRONMENT = "LMWORKS_MIRRORS"
 """Variable with the folder of the mirrors, in place of `~/.cache/lmworks/roots`."""
-STATE_SECONDS = 60.0
-"""Between two looks at what a stage has kept."""
 
 
 class RemoteRoot:
@@ -61,7 +59,7 @@ class RemoteRoot:
         digest = hashlib.sha256(f"{server} {self.url}".encode()).hexdigest()[:8]
         self.mirror = mirrors.absolute() / f"{readable}-{digest}"
         self._known = self.mirror / ".remote"
-        self._over: dict[str, str] = {}
+        self._over: dict[str, KeptState] = {}
         """States that nobody needs once what they led to has been sent, by stage."""
 
     def look(self, stage: str) -> None:
@@ -119,8 +117,8 @@ class RemoteRoot:
         here = all(manifest_of(folder / output) for output in self.outputs(folder))
         if not self._record(stage, name) or (here and self._missing(stage, name)):
             self._send(folder, stage, name)
-        if place := self._over.pop(stage, None):
-            self.store.remove(f"{place}/{name}" for name in self.store.sizes(place))
+        if kept := self._over.pop(stage, None):
+            kept.remove()
 
     def _send(self, folder: Path, stage: str, name: str) -> None:
         place = f"store/{stage}/{name}"
@@ -181,16 +179,38 @@ class RemoteRoot:
     def look_at_runs(self) -> None:
         """Learns the records of all runs; one that works here knows better."""
         for record in self.records():
-            self._check([record["run"], *(str(told["execution"]) for told in record["stages"].values())], runs.RECORD)
+            self._check(
+                [str(told["execution"]) for told in record["stages"].values()], f"{record['run']}/{runs.RECORD}"
+            )
             folder = self.mirror / record["run"]
             if not locks.held(folder / runs.LOCK):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / runs.RECORD, record)
 
-    def records(self) -> list[dict[str, Any]]:
-        """Of all runs, as the store has them."""
+    def records(self, strict: bool = False) -> list[dict[str, Any]]:
+        """Of all runs, as the store has them.
+
+        Args:
+            strict: refuse one that cannot be read, as what it holds on to is not known.
+
+        Raises:
+            UserError: with `strict`.
+        """
         names = [name for name in self.store.listing("") if name not in ("store", "state") and not name.startswith(".")]
-        return [record for name in names if (record := _json(self.store.read(f"{name}/{runs.RECORD}")))]
+        found = []
+        for name in names:
+            content = self.store.read(f"{name}/{runs.RECORD}")
+            record = _json(content)
+            if content and record is None and strict:
+                raise UserError(f"{self.url}/{name}/{runs.RECORD}: cannot be read; run it again, or remove it")
+            if isinstance(record, dict) and record.get("run") == name and {"status", "stages"} <= record.keys():
+                found.append(record)
+        return found
+
+    def record(self, run: str) -> dict[str, Any]:
+        """Of one run; empty where there is none."""
+        found = _json(self.store.read(f"{run}/{runs.RECORD}"))
+        return found if isinstance(found, dict) else {}
 
     def folders(self, place: str) -> list[tuple[str, int]]:
         """Executions in `store` or states in `state`, whole or not: `<stage>/<name>` and bytes."""
@@ -217,38 +237,11 @@ class RemoteRoot:
             stage: its name.
             state: the folder of its state in the mirror.
         """
-        place = f"state/{stage}/{state.name}"
-        left = self._known.with_name(".left") / stage / f"{state.name}.json"
-        there = self.store.sizes(place)
-        if there and there != _json(left.read_bytes() if left.exists() else None):
-            # Not as this machine left it: another one was here since, or what was sent last was cut.
-            self._check(there, place)
-            draft = state.with_name(f".{state.name}.fetched")
-            shutil.rmtree(draft, ignore_errors=True)
-            self.store.download([File(draft / name, f"{place}/{name}", size) for name, size in there.items()], stage)
-            shutil.rmtree(state, ignore_errors=True)
-            draft.rename(state)
-        sent: dict[str, tuple[int, int]] = {}
-        ended = threading.Event()
-
-        def work() -> None:
-            while not ended.wait(STATE_SECONDS):
-                with contextlib.suppress(UserError):  # the next look tries again
-                    self._send_state(place, state, sent, left)
-
-        thread = threading.Thread(target=work, name="state", daemon=True)
-        thread.start()
-        try:
+        kept = KeptState(self.store, stage, state, self.mirror / ".sent" / stage / f"{state.name}.json")
+        kept.fetch()
+        with kept.sending():
             yield
-        except BaseException:
-            ended.set()
-            thread.join()
-            with contextlib.suppress(UserError):  # why the stage failed is what is told
-                self._send_state(place, state, sent, left)
-            raise
-        ended.set()
-        thread.join()
-        self._over[stage] = place
+        self._over[stage] = kept
 
     def fetch_kind(self, run: Path, kind: str) -> None:
         """Fetches and links the outputs of a run that are of a type, by the type's name."""
@@ -262,31 +255,6 @@ class RemoteRoot:
                         self.fetch(folder, output)
                         (run / stage).mkdir(exist_ok=True)
                         runs.point(run / stage / output, folder / output)
-
-    def _send_state(self, place: str, state: Path, sent: dict[str, tuple[int, int]], left: Path) -> None:
-        """Sends what has changed, removes there what is gone here, and writes down in `left` how that leaves the store.
-
-        A stage writes a record, JSON, when the files that it speaks of are written: so records come last, and go first.
-        """
-        now: dict[str, tuple[int, int]] = {}
-        for path in state.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # pruned while we look
-                if path.is_file() and not path.name.startswith("."):
-                    status = path.stat()
-                    now[path.relative_to(state).as_posix()] = (status.st_size, status.st_mtime_ns)
-        changed = [name for name, seen in now.items() if sent.get(name) != seen]
-        for records in (False, True):
-            for name in sorted(name for name in changed if name.endswith(".json") == records):
-                with contextlib.suppress(FileNotFoundError):
-                    copy = File(state / name, f"{place}/{name}", (state / name).stat().st_size)
-                    self.store.upload([copy], f"{place.split('/')[1]}")
-                    sent[name] = now[name]
-        gone = sorted(self.store.sizes(place).keys() - now.keys(), key=lambda name: not name.endswith(".json"))
-        self.store.remove(f"{place}/{name}" for name in gone)
-        for name in gone:
-            sent.pop(name, None)
-        left.parent.mkdir(parents=True, exist_ok=True)
-        write_json(left, self.store.sizes(place))
 
     def _check(self, names: Iterable[str], where: str) -> None:
         """What others wrote into the store becomes paths here, and those must stay in the mirror."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from lmworks.configs.errors import UserError
@@ -116,9 +116,17 @@ class Store:
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in self._listed(name, False))
 
     def sizes(self, name: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by their names below it."""
+        """Bytes of all files below a folder, by their names below it.
+
+        Raises:
+            UserError: one would not be below a folder here.
+        """
         cut = len(f"{self.path}/{name}/".lstrip("/"))
-        return {entry["name"].lstrip("/")[cut:]: entry["size"] for entry in self._listed(name, True)}
+        found = {entry["name"].lstrip("/")[cut:]: entry["size"] for entry in self._listed(name, True)}
+        for path in found:
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise UserError(f"{self.url}/{name}: refused: {path!r} points outside of it")
+        return found
 
     def _listed(self, name: str, deep: bool) -> list[dict[str, Any]]:
         folder = f"{self.path}/{name}".rstrip("/")
@@ -145,7 +153,7 @@ class Store:
     def upload(self, files: list[File], about: str) -> None:
         """Sends files.
 
-        Each arrives whole or not at all in an object store, whose client sends a checksum along; elsewhere its size tells.
+        Each arrives whole or not at all in an object store (S3's client sends a checksum along); elsewhere its size tells.
 
         Args:
             files: on this machine.
@@ -242,7 +250,12 @@ class Store:
             except Exception as error:  # of any store: what does not pass is told, everything else may
                 if getattr(error, "errno", None) == errno.ENOSPC:
                     raise
-                lasting = isinstance(error, PermissionError | ImportError) or type(error).__name__ in _FOR_GOOD
+                lasting = (
+                    isinstance(error, PermissionError | ImportError)
+                    or type(error).__name__ in _FOR_GOOD
+                    or getattr(error, "code", None) in (401, 403)  # gcsfs
+                    or str(error).startswith("Forbidden")
+                )
                 if lasting or not left:
                     raise UserError(f"{where}: {_said(error)}{_fix(error)}") from None
                 seconds = pause * random.uniform(0.5, 1.0)
@@ -297,7 +310,13 @@ def _counter(count: Callable[[int], None]) -> Any:
     import fsspec.callbacks
 
     class Counter(fsspec.callbacks.Callback):
+        last = 0
+
         def relative_update(self, inc: int = 1) -> None:
             count(inc)
+
+        def absolute_update(self, value: int) -> None:  # of gcsfs
+            count(value - self.last)
+            self.last = value
 
     return Counter()

@@ -16,7 +16,7 @@ from tests.tfx.conftest import until
 pytestmark = pytest.mark.slow
 
 SETTINGS = ["--set=train.steps=400", "--set=train.checkpoint_every=20", "--set=export.formats=[saved_model]"]
-EAGER = "import sys; from lmworks.tfx import remote; from lmworks.pipeline.main import main; remote.STATE_SECONDS = 0.3; sys.exit(main(sys.argv[1:]))"
+EAGER = "import sys; from lmworks.tfx import kept_state; from lmworks.pipeline.main import main; kept_state.SECONDS = 0.3; sys.exit(main(sys.argv[1:]))"
 
 
 def digests(manifest: dict) -> dict[str, str]:

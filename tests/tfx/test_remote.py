@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.pipeline.main import main
-from lmworks.tfx import remote, transfer
+from lmworks.tfx import kept_state, transfer
 from lmworks.tfx.remote import RemoteRoot
 from tests.conftest import REPOSITORY
 from tests.stores import FAULTS, machine, objects
@@ -96,12 +97,13 @@ def test_a_store_cannot_write_outside_the_mirror(s3, monkeypatch, tmp_path):
     machine(monkeypatch, tmp_path, 2)
     with pytest.raises(UserError, match=r"artifact\.json: refused: '\.\./\.\./\.\./\.\./evil' points outside the root"):
         remote_stages.run(s3.url)
-    s3.pipe_file(f"{s3.url}/bad/run.json", json.dumps({"run": "../../bad", "stages": {}}).encode())
+    bad = {"run": "bad", "status": "done", "stages": {"fill": {"execution": "../../bad"}}}
+    s3.pipe_file(f"{s3.url}/bad/run.json", json.dumps(bad).encode())
     with pytest.raises(UserError, match=r"run\.json: refused: '\.\./\.\./bad' points outside the root"):
         RemoteRoot(s3.url).look_at_runs()
 
 
-def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice(s3):
+def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice(s3, monkeypatch, tmp_path):
     command = [sys.executable, "-m", "tests.tfx.remote_stages", s3.url, "one", "120", "500"]
     child = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     root = s3.url.removeprefix("s3://")
@@ -111,7 +113,13 @@ def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice
     before = s3.find(f"{root}/store", detail=True)
     assert 3 <= len(before) < 120
     assert not any(name.endswith("artifact.json") for name in before)
-    assert not list(RemoteRoot(s3.url).executions("fill", ""))
+    with monkeypatch.context() as patch:
+        machine(patch, tmp_path, 2)
+        elsewhere = remote_stages.run(s3.url, "elsewhere", 120, 500)  # to which a half-sent execution is none
+        assert statuses(elsewhere) == ["made", "made"]
+    for name in s3.find(f"{root}/store"):
+        if name not in before:
+            s3.rm_file(name)
 
     again = remote_stages.run(s3.url, "one", 120, 500)
     assert statuses(again) == ["cached", "made"]
@@ -169,6 +177,42 @@ def test_the_machine_that_got_further_is_gone_on_from(s3, monkeypatch, tmp_path)
     assert [path.name for path in (mirror / "state" / "learn" / "key").iterdir()] == ["step-20"]
 
 
+def test_a_send_that_was_cut_does_not_cost_what_is_here(s3, monkeypatch):
+    root = RemoteRoot(s3.url)
+    keep(s3.url, 3)
+    real = root.store.system.put_file
+
+    def cut(local, path, *more, **options):
+        if path.endswith("record.json"):
+            raise PermissionError("the network went away")
+        return real(local, path, *more, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(root.store.system, "put_file", cut)
+        keep(s3.url, 9)
+    assert kept(s3) == {"step-3"}
+    state = root.mirror / "state" / "learn" / "key"
+    with root.keeping("learn", state):
+        assert (state / "step-9" / "record.json").exists()
+
+
+def test_what_has_not_changed_is_not_sent_again(s3, monkeypatch, tmp_path):
+    keep(s3.url, 3)
+    root = s3.url.removeprefix("s3://")
+    before = s3.info(f"{root}/state/learn/key/step-3/weights")["LastModified"]
+    time.sleep(1.1)  # as exact as an S3 tells time
+    monkeypatch.setattr(kept_state, "SECONDS", 0.05)
+    for number in (1, 2):
+        machine(monkeypatch, tmp_path, number)
+        there = RemoteRoot(s3.url)
+        state = there.mirror / "state" / "learn" / "key"
+        with contextlib.suppress(KeyError), there.keeping("learn", state):
+            (state / "new").write_text(str(number))
+            until(lambda number=number: objects(s3).get("state/learn/key/new") == str(number).encode())
+            raise KeyError
+        assert s3.info(f"{root}/state/learn/key/step-3/weights")["LastModified"] == before
+
+
 def test_state_that_cannot_be_fetched_whole_stays_in_the_store(s3, monkeypatch, tmp_path):
     keep(s3.url, 3)
     before = objects(s3)
@@ -193,7 +237,7 @@ def test_state_that_cannot_be_fetched_whole_stays_in_the_store(s3, monkeypatch, 
 
 
 def test_state_is_sent_while_a_stage_works(s3, monkeypatch):
-    monkeypatch.setattr(remote, "STATE_SECONDS", 0.05)
+    monkeypatch.setattr(kept_state, "SECONDS", 0.05)
     root = RemoteRoot(s3.url)
     state = root.mirror / "state" / "learn" / "key"
     with root.keeping("learn", state):
@@ -335,6 +379,11 @@ def test_gc_removes_what_no_run_names_and_is_not_young(s3, capfd):
     remote_stages.run(s3.url, word="other")  # the first one of `learn` is named no more
     with pytest.raises(UserError):
         remote_stages.run(s3.url, "two", word="fail")
+    s3.pipe_file(f"{s3.url}/foreign/run.json", b'{"of": "somebody"}')
+    s3.pipe_file(f"{s3.url}/torn/run.json", b'{"run": "to')
+    assert main(["gc", f"--root={s3.url}", "--yes"]) == 1
+    assert "torn/run.json: cannot be read" in capfd.readouterr().err
+    s3.rm_file(f"{s3.url}/torn/run.json")
     assert main(["gc", f"--root={s3.url}", "--yes"]) == 0
     assert capfd.readouterr().out == f"{s3.url}: nothing to remove\n"
     root = s3.url.removeprefix("s3://")
@@ -356,13 +405,25 @@ def test_gc_removes_what_no_run_names_and_is_not_young(s3, capfd):
     assert statuses(remote_stages.run(s3.url, word="other")) == ["cached", "cached"]
 
 
+def test_a_run_that_failed_anew_holds_on_to_its_results(s3, monkeypatch, tmp_path):
+    remote_stages.run(s3.url)
+    before = {name: told["execution"] for name, told in json.loads(objects(s3)["one/run.json"])["stages"].items()}
+    machine(monkeypatch, tmp_path, 2)
+    monkeypatch.setattr(remote_stages.LocalRunner, "_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        remote_stages.run(s3.url)
+    record = json.loads(objects(s3)["one/run.json"])
+    assert (record["stages"], record["kept"]) == ({}, before)
+    monkeypatch.undo()
+
+
 def whole_names(s3, stage: str) -> set[str]:
     return {name for name in objects(s3) if name.startswith(f"store/{stage}/")}
 
 
 def named(s3) -> set[str]:
     records = [json.loads(text) for name, text in objects(s3).items() if name.endswith("/run.json")]
-    return {str(told["execution"]).split("/")[-1] for record in records for told in record["stages"].values()}
+    return {str(told["execution"]).split("/")[-1] for record in records for told in record.get("stages", {}).values()}
 
 
 def test_a_preview_needs_a_folder(capfd):

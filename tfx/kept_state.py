@@ -1,0 +1,143 @@
+"""What a stage keeps in its state, in a store too, so that another machine can go on from it.
+
+A stage writes a record (`*.json`) when the files that it speaks of are written. So records are sent last and removed first, and a
+copy that was cut is one in which some records are missing. The records that this machine has sent are written down: others in the
+store were sent by a machine that got further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmworks.configs.errors import UserError
+from lmworks.tfx.artifacts import write_json
+from lmworks.tfx.transfer import File, Store
+
+SECONDS = 60.0
+"""Between two looks at what is kept."""
+
+
+class KeptState:
+    """The state of one stage, here and in the store.
+
+    Args:
+        store: of the root.
+        stage: its name.
+        state: its folder here.
+        noted: file in which the records that were sent are written down.
+    """
+
+    def __init__(self, store: Store, stage: str, state: Path, noted: Path) -> None:
+        self._store, self._stage, self._state, self._noted = store, stage, state, noted
+        self._place = f"state/{stage}/{state.name}"
+        self._sent: dict[str, tuple[int, int]] = {}
+        """Size and time of change of what the store has."""
+
+    def fetch(self) -> None:
+        """Makes the state here what another machine left, where one got further.
+
+        Raises:
+            UserError: it cannot be had; the store keeps it.
+        """
+        there = self._store.sizes(self._place)
+        here = self._files()
+        noted = self._records()
+        foreign = any(size not in noted.get(name, ()) for name, size in there.items() if _is_record(name))
+        if there and (foreign or not here):
+            draft = self._state.with_name(f".{self._state.name}.fetched")
+            shutil.rmtree(draft, ignore_errors=True)
+            self._store.download(
+                [File(draft / name, f"{self._place}/{name}", size) for name, size in there.items()], self._stage
+            )
+            shutil.rmtree(self._state, ignore_errors=True)
+            draft.rename(self._state)
+            self._note(there)
+            here = self._files()
+        self._sent = {name: seen for name, seen in here.items() if there.get(name) == seen[0]}
+
+    def send(self) -> None:
+        """Sends what has changed, and removes there what is gone here.
+
+        Raises:
+            OSError: a file cannot be read.
+            UserError: the store did not take it.
+        """
+        now = self._files()
+        changed = {name: seen for name, seen in now.items() if self._sent.get(name) != seen}
+        self._note({name: size for name, (size, _) in changed.items()})
+        for records in (False, True):
+            names = sorted(name for name in changed if _is_record(name) == records)
+            files = [File(self._state / name, f"{self._place}/{name}", now[name][0]) for name in names]
+            self._store.upload(files, self._stage)  # a file that is gone meanwhile ends this round before its record
+            self._sent |= {name: now[name] for name in names}
+        gone = sorted(self._store.sizes(self._place).keys() - now.keys(), key=lambda name: not _is_record(name))
+        self._store.remove(f"{self._place}/{name}" for name in gone)
+        for name in gone:
+            self._sent.pop(name, None)
+
+    def remove(self) -> None:
+        """Takes it out of the store."""
+        there = sorted(self._store.sizes(self._place), key=lambda name: not _is_record(name))
+        self._store.remove(f"{self._place}/{name}" for name in there)
+        self._noted.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Within it the state is sent now and then; and once more at the end, where that is a failure."""
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(SECONDS):
+                with contextlib.suppress(UserError, OSError):  # the next look tries again
+                    self.send()
+
+        thread = threading.Thread(target=work, name="state", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            ended.set()
+            thread.join()
+            with contextlib.suppress(UserError, OSError):  # why the stage failed is what is told
+                self.send()
+            raise
+        ended.set()
+        thread.join()
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of change of what is here, without drafts."""
+        found = {}
+        for folder, _, names in os.walk(self._state):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # removed while we look
+                    status = os.stat(os.path.join(folder, name))
+                    if not name.startswith("."):
+                        path = Path(folder, name).relative_to(self._state).as_posix()
+                        found[path] = (status.st_size, status.st_mtime_ns)
+        return found
+
+    def _records(self) -> dict[str, list[int]]:
+        """The records that this machine has sent, and the sizes that they had."""
+        try:
+            found: dict[str, list[int]] = json.loads(self._noted.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def _note(self, sizes: dict[str, int]) -> None:
+        noted = self._records()
+        for name, size in sizes.items():
+            if _is_record(name):
+                noted[name] = sorted({*noted.get(name, []), size})
+        self._noted.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._noted, noted)
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json")
