@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ import pytest
 from tests.stores import SECRETS, flaky, machine
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and so would be every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
