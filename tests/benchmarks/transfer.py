@@ -32,7 +32,7 @@ CASES = {"4 files of 60 MB": (4, 60_000_000), "300 files of 0.8 MB": (300, 800_0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     flags = parser.parse_args()
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     try:
@@ -41,7 +41,7 @@ def main() -> None:
         os.environ |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
         os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
         for case, (count, size) in CASES.items():
-            rates = [measure(f"{case}-{turn}", count, size) for turn in range(flags.rounds)]
+            rates = [measure(f"{case}-{turn}", count, size, turn % 2 == 0) for turn in range(flags.rounds)]
             for direction in ("upload", "download"):
                 ours, theirs = (median(rate[direction][index] for rate in rates) for index in (0, 1))
                 print(f"{direction}, {case}: {ours:.0f} MB/s, s3fs {theirs:.0f} MB/s, {ours / theirs:.2f}x")
@@ -50,7 +50,7 @@ def main() -> None:
         server.kill()
 
 
-def measure(name: str, count: int, size: int) -> dict[str, tuple[float, float]]:
+def measure(name: str, count: int, size: int, ours_first: bool) -> dict[str, tuple[float, float]]:
     """MB/s of ours and of s3fs, each way."""
     import s3fs
 
@@ -72,16 +72,24 @@ def measure(name: str, count: int, size: int) -> dict[str, tuple[float, float]]:
             work()
             return count * size / 1e6 / (time.monotonic() - began)
 
-        up = (
-            rate(lambda: store.upload(files, "files")),
-            rate(lambda: system.put(f"{source}/", f"{bucket}/theirs/", recursive=True)),
-        )
-        down = (
-            rate(lambda: store.download(back, "files")),
-            rate(lambda: system.get(f"{bucket}/theirs/", f"{theirs}/", recursive=True)),
-        )
+        ways = {
+            "upload": (
+                lambda: store.upload(files, "files"),
+                lambda: system.put(f"{source}/", f"{bucket}/theirs/", recursive=True),
+            ),
+            "download": (
+                lambda: store.download(back, "files"),
+                lambda: system.get(f"{bucket}/theirs/", f"{theirs}/", recursive=True),
+            ),
+        }
+        rates: dict[str, tuple[float, float]] = {}
+        for direction, (mine, its) in ways.items():
+            if ours_first:
+                rates[direction] = (rate(mine), rate(its))
+            else:
+                rates[direction] = (rate(its), rate(mine))[::-1]
         assert len(list(theirs.iterdir())) == count
-    return {"upload": up, "download": down}
+    return rates
 
 
 if __name__ == "__main__":
