@@ -23,11 +23,12 @@ from lmworks.pipeline.train.component import train
 from lmworks.tfx.component import Node
 
 
-def graph(config: Config, on_vertex: bool = False) -> list[Node]:
+def graph(config: Config, until: str | None = None, on_vertex: bool = False) -> list[Node]:
     """Wires the components; each is given its own section and beside it only the keys that it needs.
 
     Args:
         config: of the run.
+        until: the last stage; all when not given.
         on_vertex: with what only Vertex AI has, a registry of models.
     """
     task = config.task
@@ -59,7 +60,7 @@ def graph(config: Config, on_vertex: bool = False) -> list[Node]:
             encryption_key=place.encryption_key,
         )
         nodes.append(Node(register, settings, {"servable": exported["servable"]}, when=evaluated.name))
-    return nodes
+    return nodes[: 1 + [node.name for node in nodes].index(until)] if until else nodes
 
 
 def _keys(section: Section) -> dict[str, Any]:

@@ -147,9 +147,7 @@ def _execute(
     from lmworks.tfx.process import interrupt_on_sigterm
 
     interrupt_on_sigterm()
-    nodes = graph(config)
-    if until:
-        nodes = nodes[: 1 + [node.name for node in nodes].index(until)]
+    nodes = graph(config, until)
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
     record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}

@@ -33,9 +33,7 @@ def compile_for(target: str, config: Config, output: Path, until: str | None = N
     Raises:
         ConfigError: the cluster does not have what `platform` asks.
     """
-    nodes = graph(config, on_vertex=target == "vertex")
-    if until:
-        nodes = nodes[: 1 + [node.name for node in nodes].index(until)]
+    nodes = graph(config, until, on_vertex=target == "vertex")
     pipeline_spec.write(nodes, config.name, config.platform, TARGETS[target], output)
     return nodes
 

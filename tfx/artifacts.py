@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
 from lmworks.configs.errors import UserError
@@ -207,6 +207,12 @@ def _rows(path: Path) -> int | None:
             reader = pa.ipc.open_file(source)
             return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
     return None
+
+
+def points_outside(name: str) -> bool:
+    """Whether a relative name that others wrote would leave the folder that it is put into."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def settle(state: Path, execution: str) -> None:

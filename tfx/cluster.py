@@ -290,9 +290,8 @@ class _Log:
     @property
     def summary(self) -> str:
         """What the stage made, which is the last that it says."""
-        return (
-            self.last.removeprefix(f"{self._stage} made").strip() if self.last.startswith(f"{self._stage} made") else ""
-        )
+        mark = f"{self._stage} made"
+        return self.last.removeprefix(mark).strip() if self.last.startswith(mark) else ""
 
     @property
     def last(self) -> str:
@@ -300,9 +299,14 @@ class _Log:
         return next((line.strip() for line in reversed(self.lines) if line.strip()), "")
 
 
+def lower_case(name: str) -> str:
+    """A name as clusters allow them: lower-case letters and digits, and `-` for all else."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def timestamped(name: str) -> str:
     """A name of a run that no other has, as clusters allow them: lower-case letters, digits and `-`, a letter first."""
-    told = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100]
+    told = lower_case(name)[:100]
     told = told if told[:1].isalpha() else f"run-{told}"
     return f"{told}-{time.strftime('%Y%m%d-%H%M%S')}"
 

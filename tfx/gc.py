@@ -97,7 +97,7 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
         return
     removed = [item for item in _find_remote(remote, state) if item in found]  # some may have come into use meanwhile
     for item in removed:
-        remote.remove("state" if item.kind == "state" else "store", str(item.path))
+        remote.store.remove_folder(f"{'state' if item.kind == 'state' else 'store'}/{item.path}")
     print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
 
 

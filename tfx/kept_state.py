@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx.artifacts import write_json
-from lmworks.tfx.transfer import File, Store
+from lmworks.tfx.transfer import File, Store, is_record, records_first
 
 SECONDS = 60.0
 """Between two looks at what is kept."""
@@ -48,7 +48,7 @@ class KeptState:
         there = self._store.sizes(self._place)
         here = self._files()
         noted = self._records()
-        foreign = any(size not in noted.get(name, ()) for name, size in there.items() if _is_record(name))
+        foreign = any(size not in noted.get(name, ()) for name, size in there.items() if is_record(name))
         if there and (foreign or not here):
             draft = self._state.with_name(f".{self._state.name}.fetched")
             shutil.rmtree(draft, ignore_errors=True)
@@ -72,19 +72,18 @@ class KeptState:
         changed = {name: seen for name, seen in now.items() if self._sent.get(name) != seen}
         self._note({name: size for name, (size, _) in changed.items()})
         for records in (False, True):
-            names = sorted(name for name in changed if _is_record(name) == records)
+            names = sorted(name for name in changed if is_record(name) == records)
             files = [File(self._state / name, f"{self._place}/{name}", now[name][0]) for name in names]
             self._store.upload(files, self._stage)  # a file that is gone meanwhile ends this round before its record
             self._sent |= {name: now[name] for name in names}
-        gone = sorted(self._store.sizes(self._place).keys() - now.keys(), key=lambda name: not _is_record(name))
+        gone = records_first(self._store.sizes(self._place).keys() - now.keys())
         self._store.remove(f"{self._place}/{name}" for name in gone)
         for name in gone:
             self._sent.pop(name, None)
 
     def remove(self) -> None:
         """Takes it out of the store."""
-        there = sorted(self._store.sizes(self._place), key=lambda name: not _is_record(name))
-        self._store.remove(f"{self._place}/{name}" for name in there)
+        self._store.remove_folder(self._place)
         self._noted.unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -133,11 +132,7 @@ class KeptState:
     def _note(self, sizes: dict[str, int]) -> None:
         noted = self._records()
         for name, size in sizes.items():
-            if _is_record(name):
+            if is_record(name):
                 noted[name] = sorted({*noted.get(name, []), size})
         self._noted.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._noted, noted)
-
-
-def _is_record(name: str) -> bool:
-    return name.endswith(".json")

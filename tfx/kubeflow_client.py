@@ -46,15 +46,12 @@ class KubeflowCluster:
         experiment: under which runs are shown where the section names none.
 
     Raises:
-        UserError: no installation is named anywhere, or kfp is not installed.
+        ConfigError: no installation is named anywhere.
         Fault: it does not answer.
     """
 
     def __init__(self, asked: Kubeflow, experiment: str) -> None:
-        try:
-            import kfp
-        except ImportError:
-            raise UserError("Kubeflow needs kfp, which is not installed: pip install 'lmworks[kubeflow]'") from None
+        import kfp  # which compiled the pipeline already
 
         class Client(kfp.Client):
             def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
@@ -91,7 +88,7 @@ class KubeflowCluster:
                 service_account=self._asked.service_account,
             )
         )
-        return KubeflowRun(self._client, self._host, self._given(made.run_id))
+        return KubeflowRun(self._client, self._host, _given(self._host, made.run_id))
 
     def schedule(self, package: str, name: str, cron: Cron) -> str:
         """Starts runs again and again; see `cluster.Cluster`."""
@@ -117,7 +114,7 @@ class KubeflowCluster:
                 service_account=self._asked.service_account,
             )
         )
-        return self._page("recurringrun", self._given(made.recurring_run_id))
+        return self._page("recurringrun", _given(self._host, made.recurring_run_id))
 
     def _schedules(self, experiment: str) -> Iterator[Any]:
         page = ""
@@ -129,13 +126,9 @@ class KubeflowCluster:
             if not page:
                 return
 
-    def _given(self, name: str | None) -> str:
-        """An id from the API. A page for logging in comes with status 200, and kfp takes it for an answer that says nothing."""
-        return _given(self._host, name)
-
     def _experiment_id(self) -> str:
         namespace = self._client.get_user_namespace() or None
-        return self._given(self._client.create_experiment(self._experiment, namespace=namespace).experiment_id)
+        return _given(self._host, self._client.create_experiment(self._experiment, namespace=namespace).experiment_id)
 
     def _calling(self, call: Callable[[], T]) -> T:
         return calling(lambda: _ask(self._host, call))
@@ -251,6 +244,7 @@ class KubeflowRun:
 
 
 def _given(host: str, name: str | None) -> str:
+    """An id from the API. A page for logging in comes with status 200, and kfp takes it for an answer that says nothing."""
     if not name:
         raise Fault(_server(host), "that is a page, and not the API", 401, fix=_FIXES[401])
     return str(name)

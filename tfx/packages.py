@@ -12,10 +12,10 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.artifacts import file_sha256
+from lmworks.tfx.artifacts import file_sha256, points_outside
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
 
@@ -113,7 +113,7 @@ def _unpack(archive: Path, target: Path) -> Path:
 
 def _refuse_outside(archive: Path, names: Iterable[str]) -> None:
     for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if points_outside(name):
             raise UserError(f"{archive.name}: refused: its member {name!r} points outside the archive")
 
 

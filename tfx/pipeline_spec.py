@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from lmworks.configs.load import ConfigError
 from lmworks.configs.platform import Platform, Resources
 from lmworks.configs.schema import PER_RUN
 from lmworks.tfx.artifacts import Artifact
+from lmworks.tfx.cluster import lower_case
 from lmworks.tfx.component import VALUE, Component, Node, Ref, check
 from lmworks.tfx.launch import CONFIG, LOG_DIR_ENVIRONMENT, STATE_ENVIRONMENT
 
@@ -126,7 +126,7 @@ class _Builder:
                 gate.component(**{key: given[key] for key in gate.keys}, **artifacts)
 
         function = _function(self._name, dict.fromkeys(defaults, str), defaults, body, _described(self._name, about))
-        return dsl.pipeline(name=re.sub(r"[^a-z0-9]+", "-", self._name.lower()).strip("-")[:128])(function)
+        return dsl.pipeline(name=lower_case(self._name)[:128])(function)
 
     def _gate(self, when: str) -> _Gate:
         """The nodes that wait for a yes: a pipeline of their own, for KFP's local engine sees conditions on inputs only."""

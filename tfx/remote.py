@@ -21,12 +21,12 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import MANIFEST, manifest_of, write_json
+from lmworks.tfx.artifacts import MANIFEST, manifest_of, points_outside, write_json
 from lmworks.tfx.kept_state import KeptState
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Store
@@ -220,12 +220,6 @@ class RemoteRoot:
             found[name] = found.get(name, 0) + size
         return sorted(found.items())
 
-    def remove(self, place: str, name: str) -> None:
-        """Removes one of `folders`, what makes it count first."""
-        files = self.store.sizes(f"{place}/{name}")
-        last_first = sorted(files, key=lambda path: not path.endswith((MANIFEST, ".json")))
-        self.store.remove(f"{place}/{name}/{path}" for path in last_first)
-
     @contextlib.contextmanager
     def keeping(self, stage: str, state: Path) -> Iterator[None]:
         """Within it what a stage keeps in its state goes to the store now and then, and at its end once more where it failed.
@@ -259,7 +253,7 @@ class RemoteRoot:
     def _check(self, names: Iterable[str], where: str) -> None:
         """What others wrote into the store becomes paths here, and those must stay in the mirror."""
         for name in names:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            if points_outside(name):
                 raise UserError(f"{self.url}/{where}: refused: {name!r} points outside the root")
 
     def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:

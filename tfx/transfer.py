@@ -13,12 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
-from lmworks.tfx.artifacts import MANIFEST, file_sha256
+from lmworks.tfx.artifacts import MANIFEST, file_sha256, points_outside
 from lmworks.tfx.screen import Screen
 
 T = TypeVar("T")
@@ -48,6 +48,16 @@ class File(NamedTuple):
     """Bytes."""
     sha256: str = ""
     """Of its content; empty where it is not known."""
+
+
+def is_record(name: str) -> bool:
+    """Whether a file says of others that they are whole: `artifact.json`, a checkpoint's record."""
+    return name.endswith(".json")
+
+
+def records_first(names: Iterable[str]) -> list[str]:
+    """In the order in which they are removed."""
+    return sorted(names, key=lambda name: not is_record(name))
 
 
 class Store:
@@ -124,7 +134,7 @@ class Store:
         cut = len(f"{self.path}/{name}/".lstrip("/"))
         found = {entry["name"].lstrip("/")[cut:]: entry["size"] for entry in self._listed(name, True)}
         for path in found:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            if points_outside(path):
                 raise UserError(f"{self.url}/{name}: refused: {path!r} points outside of it")
         return found
 
@@ -141,6 +151,10 @@ class Store:
             return self._patiently(name, call)
         except FileNotFoundError:
             return []
+
+    def remove_folder(self, name: str) -> None:
+        """Removes all below a folder, the records that make it count first."""
+        self.remove(f"{name}/{path}" for path in records_first(self.sizes(name)))
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes files; those that are gone already count as removed."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lmworks.configs.platform import Platform, Resources
 from lmworks.tfx import vertex_tensorboard
 from lmworks.tfx.artifacts import Logs
+from lmworks.tfx.cluster import lower_case
 from lmworks.tfx.component import Component
 from lmworks.tfx.pipeline_spec import Target
 
@@ -38,14 +39,21 @@ def _problems(asked: Resources) -> Iterator[tuple[str, str]]:
             yield key, f"{folder!r}: must be in a bucket, gs://BUCKET/FOLDER"
 
 
+def place_of(tensorboard: str, name: str) -> str:
+    """Where a pipeline's curves go: an experiment of its name, in which its trainings stand side by side.
+
+    Args:
+        tensorboard: `projects/P/locations/L/tensorboards/T`.
+        name: of the config.
+    """
+    return f"{tensorboard}/experiments/{lower_case(name)[:128]}"
+
+
 def _environment(platform: Platform, name: str, component: Component) -> dict[str, str]:
     tensorboard = platform.vertex.tensorboard
-    writes = Logs in component.outputs.values()
-    return (
-        {vertex_tensorboard.ENVIRONMENT: vertex_tensorboard.place_of(tensorboard, name)}
-        if tensorboard and writes
-        else {}
-    )
+    if tensorboard is None or Logs not in component.outputs.values():
+        return {}
+    return {vertex_tensorboard.ENVIRONMENT: place_of(tensorboard, name)}
 
 
 TARGET = Target("Vertex AI", "vertex", _problems, environment=_environment)

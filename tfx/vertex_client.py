@@ -25,6 +25,7 @@ from lmworks.tfx.cluster import PASSING, Cron, Fault, Stage, Status, calling, me
 T = TypeVar("T")
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_NOT_INSTALLED = "Vertex AI needs google-cloud-aiplatform, which is not installed: pip install 'lmworks[vertex]'"
 _LOG_LINES = 200
 _CALL_SECONDS = 60.0
 _CONTEXT_SECONDS = 60.0
@@ -69,9 +70,7 @@ def _credentials() -> tuple[Any, str | None]:
     try:
         import google.auth
     except ImportError:
-        raise UserError(
-            "Vertex AI needs google-cloud-aiplatform, which is not installed: pip install 'lmworks[vertex]'"
-        ) from None
+        raise UserError(_NOT_INSTALLED) from None
     try:
         credentials, project = google.auth.default(scopes=[_SCOPE])
     except google.auth.exceptions.GoogleAuthError as error:
@@ -104,9 +103,7 @@ class VertexCluster:
         try:
             from google.cloud import aiplatform_v1
         except ImportError:
-            raise UserError(
-                "Vertex AI needs google-cloud-aiplatform, which is not installed: pip install 'lmworks[vertex]'"
-            ) from None
+            raise UserError(_NOT_INSTALLED) from None
         return getattr(aiplatform_v1, kind)(
             credentials=self.credentials, transport="rest", client_options={"api_endpoint": self.endpoint}
         )
@@ -135,7 +132,7 @@ class VertexCluster:
         known = self.calling(lambda: list(schedules.list_schedules(wanted, timeout=_CALL_SECONDS)))
         if known:
             raise UserError(
-                f"there is a schedule {name} already ({self._schedule_page(known[0].name)}): delete it there, or give this one "
+                f"there is a schedule {name} already ({self.page('schedules', known[0].name)}): delete it there, or give this one "
                 "another name with --run"
             )
         schedule = aiplatform_v1.Schedule(
@@ -146,7 +143,7 @@ class VertexCluster:
         )
         request = {"parent": self.parent, "schedule": schedule}
         made = self.calling(lambda: schedules.create_schedule(request, timeout=_CALL_SECONDS))
-        return self._schedule_page(made.name)
+        return self.page("schedules", made.name)
 
     def calling(self, call: Callable[[], T]) -> T:
         """Calls Google Cloud, again where it asks to wait."""
@@ -191,9 +188,10 @@ class VertexCluster:
         metadata = self.client("MetadataServiceClient")
         self.calling(lambda: metadata.add_context_children(request, timeout=_CALL_SECONDS))
 
-    def _schedule_page(self, name: str) -> str:
+    def page(self, kind: str, name: str) -> str:
+        """A link to the page of a run or a schedule."""
         return (
-            f"https://console.cloud.google.com/vertex-ai/locations/{self.asked.region}/pipelines/schedules/"
+            f"https://console.cloud.google.com/vertex-ai/locations/{self.asked.region}/pipelines/{kind}/"
             f"{name.rpartition('/')[2]}?project={self.asked.project}"
         )
 
@@ -205,10 +203,7 @@ class VertexRun:
         self._cluster, self._pipelines, self._name = cluster, pipelines, name
         self._containers: dict[str, str] = {}
         """Ids of the jobs by stage."""
-        self.link = (
-            f"https://console.cloud.google.com/vertex-ai/locations/{cluster.asked.region}/pipelines/runs/"
-            f"{name.rpartition('/')[2]}?project={cluster.asked.project}"
-        )
+        self.link = cluster.page("runs", name)
 
     def status(self) -> Status:
         """How far it is."""

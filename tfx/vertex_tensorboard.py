@@ -25,16 +25,6 @@ _LAST_SECONDS = 10.0
 """For what was written last: the sender looks every second."""
 
 
-def place_of(tensorboard: str, name: str) -> str:
-    """Where a pipeline's curves go: an experiment of its name, in which its trainings stand side by side.
-
-    Args:
-        tensorboard: `projects/P/locations/L/tensorboards/T`.
-        name: of the config.
-    """
-    return f"{tensorboard}/experiments/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:128]}"
-
-
 @contextlib.contextmanager
 def sending(folder: Path, run: str) -> Iterator[None]:
     """Within it events are sent as they are written, where `ENVIRONMENT` says a place.

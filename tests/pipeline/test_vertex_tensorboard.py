@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lmworks.pipeline.train.curves import Curves
-from lmworks.tfx import vertex_tensorboard
+from lmworks.tfx import vertex, vertex_tensorboard
 from tests.tfx.conftest import until
 
 TENSORBOARD = "projects/project-1/locations/europe-west4/tensorboards/7"
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def test_curves_are_sent_while_they_are_written(google, tmp_path, monkeypatch):
     google.made[TENSORBOARD] = {"name": TENSORBOARD, "blobStoragePathPrefix": "bucket"}
-    monkeypatch.setenv(vertex_tensorboard.ENVIRONMENT, vertex_tensorboard.place_of(TENSORBOARD, "My_Reviews"))
+    monkeypatch.setenv(vertex_tensorboard.ENVIRONMENT, vertex.place_of(TENSORBOARD, "My_Reviews"))
     monkeypatch.setattr(vertex_tensorboard, "_LAST_SECONDS", 0.0)
     run = f"{TENSORBOARD}/experiments/my-reviews/runs/train-1a2b-default"
     with vertex_tensorboard.sending(tmp_path / "logs", "train-1a2b"), Curves(tmp_path / "logs", {}) as curves:
