@@ -1,4 +1,4 @@
-"""The one exception that a user can cause: shown as one clear line, without a traceback."""
+"""The exceptions that a user can cause: each is shown as one clear line, without a traceback."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message is one sentence (or a short list) that names the file, row or key and the fix.
     """
+
+
+class ConfigError(UserError):
+    """Bad config or bad usage: exit code 2."""

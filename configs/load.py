@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from lmworks.configs.errors import UserError
+from lmworks.configs.errors import ConfigError
 from lmworks.configs.schema import Config
+from lmworks.configs.section import OnlyFor
+from lmworks.configs.yaml_reader import parse_value, parse_yaml
 
 T = TypeVar("T", bound=BaseModel)
-
-
-class ConfigError(UserError):
-    """Bad config or bad usage: exit code 2."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not a silent overwrite."""
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = True) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, whose keys may be given anew
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """Parses YAML safely.
-
-    Args:
-        text: the YAML.
-        origin: what to call it in an error.
-
-    Raises:
-        ConfigError: no YAML, or a key that stands twice.
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}" if mark else origin
-        raise ConfigError(f"{where}: no valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
     """Applies one `KEY=VALUE`, the key dotted, the value YAML, to a config tree in place.
 
     Raises:
-        ConfigError: no `=`, a value that is no YAML, or a key below something that is no section.
+        ConfigError: no `=`, a value that YAML does not read or would lose, or a key below something that is no section.
     """
     key, equals, value = assignment.partition("=")
     if not equals or not all(key.split(".")):
@@ -77,7 +38,7 @@ def override(tree: dict[str, Any], assignment: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set={assignment}: {parent} is {child!r}, which has no keys; set it whole")
         node = child
-    node[last] = parse_yaml(value, f"--set={key}")
+    node[last] = parse_value(value, f"--set={key}")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -105,37 +66,108 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T:  # type: ignore[assignment]
     """Validates a tree of keys against a schema; see `load`."""
+    lines = [*_not_finite(tree), *_of_another_task(tree, schema)]
+    config = None
     try:
-        return schema.model_validate(tree)
+        config = schema.model_validate(tree)
     except ValidationError as error:
-        # Where a value may be text or an object, an object is judged as an object only.
-        found = [
-            one
-            for one in error.errors(include_url=False)
-            if not (one["loc"][-1:] == ("str",) and isinstance(one["input"], dict))
+        lines += [
+            _explain(details, tree, schema)
+            for details in error.errors(include_url=False)
+            # If a value may be text or an object, an object is judged as an object only.
+            if not (details["loc"][-1:] == ("str",) and isinstance(details["input"], dict))
+            and not _is_not_finite(details["input"])
         ]
-        lines = [_explain(details, tree, schema) for details in found]
+    if config is None or lines:
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
-        raise ConfigError("\n  ".join([f"{origin}: {count} in the config", *dict.fromkeys(lines)])) from None
+        raise ConfigError("\n  ".join([f"{origin}: {count} in the config", *dict.fromkeys(lines)]))
+    return config
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _not_finite(tree: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Lists the numbers of a tree that are infinite or not a number: no key has a use for them."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _not_finite(value, (*path, str(key)))
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from _not_finite(value, (*path, str(index)))
+    elif _is_not_finite(tree):
+        yield f"{'.'.join(path)}: {tree}: must be a finite number; if it is text, quote it"
+
+
+def _of_another_task(tree: dict[str, Any], schema: type[BaseModel]) -> Iterator[str]:
+    """Lists the keys of a config's tree that have no meaning for its task, and would be ignored."""
+    task = tree.get("task")
+
+    def walk(branch: Any, annotation: Any, path: tuple[str | int, ...]) -> Iterator[str]:
+        if isinstance(branch, list | tuple):
+            for index, value in enumerate(branch):
+                yield from walk(value, annotation, (*path, index))
+        if not isinstance(branch, dict):
+            return
+        for key, value in branch.items():
+            for model in _members(annotation, BaseModel):
+                if value is not None and key in model.model_fields:
+                    for mark in model.model_fields[key].metadata:
+                        if isinstance(mark, OnlyFor) and task not in mark.tasks:
+                            place = ".".join(map(str, (*path, key)))
+                            yield f"{place}: is a key of task {' and '.join(mark.tasks)}, and this is {task}; leave it out"
+            yield from walk(value, _descend(annotation, key), (*path, key))
+
+    if isinstance(task, str) and schema is Config and task in typing.get_args(Config.model_fields["task"].annotation):
+        yield from walk(tree, schema, ())
 
 
 def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str:
     location = _in_tree(details["loc"], tree)
     path = ".".join(map(str, location)) or "config"
     if details["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1], schema)
-        nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = ".".join([*map(str, location[:-1]), nearest[0]]) if nearest else ""
-        return f"{path}: unknown key" + (f"; did you mean {hint}?" if hint else f"; known here: {', '.join(known)}")
+        return f"{path}: unknown key; {_hint(location, schema)}"
     if details["type"] == "missing":
         return f"{path}: is missing"
+    value = repr(details["input"])
+    value = value if len(value) <= 80 else value[:77] + "..."
+    if details["loc"][-1:] == ("[key]",):
+        path, value = ".".join(map(str, location[:-2])), f"the key {value}"
+    if details["type"] == "string_type" and not isinstance(details["input"], dict | list | tuple | None):
+        kind = "a truth value" if isinstance(details["input"], bool) else "a number"
+        return (
+            f"{path}: {value}: YAML reads it as {kind}, and text is needed: quote it, as in {_quoted(details['input'])}"
+        )
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if details["type"] == "value_error" and isinstance(details["input"], dict | BaseModel):
         return f"{path}: {message}"
-    value = repr(details["input"])
-    value = value if len(value) <= 80 else value[:77] + "..."
     verb = message if details["type"] == "value_error" else f"should be {message}"
     return f"{path}: {value}: {verb}"
+
+
+def _quoted(value: Any) -> str:
+    return "'yes' or 'true'" if value is True else "'no' or 'false'" if value is False else f"'{value}'"
+
+
+def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:
+    """What to write instead of an unknown key: the same key of another section, the nearest of this one, or any of it."""
+    *parents, key = map(str, location)
+    elsewhere = [path for path in _paths_of(schema) if path.rpartition(".")[2] == key]
+    if elsewhere:
+        return f"it is a key of another section: {' or '.join(elsewhere[:3])}"
+    known = _known_keys(location[:-1], schema)
+    if nearest := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
+        return f"did you mean {'.'.join([*parents, nearest[0]])}?"
+    return f"known here: {', '.join(known)}"
+
+
+def _paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:
+    """Lists the paths of a schema's keys, sections first come first."""
+    for name, field in schema.model_fields.items():
+        yield ".".join((*parents, name))
+        for section in _members(field.annotation, BaseModel):
+            yield from _paths_of(section, (*parents, name))
 
 
 def _in_tree(location: Iterable[str | int], tree: Any) -> list[str | int]:

@@ -28,6 +28,7 @@ class Gpu(Section):
     type: str
     """As the target calls it: `nvidia.com/gpu` on Kubernetes, where `node_selector` picks the model; `NVIDIA_L4` on Vertex AI."""
     count: Positive = 1
+    """Number of accelerators."""
 
 
 class Toleration(Section):
@@ -36,7 +37,9 @@ class Toleration(Section):
     key: str | None = None
     """Key of the taint; with `operator: Exists` it may be missing, which means all."""
     operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the taint must have this `value`, or any."""
     value: Text | None = None
+    """Value of the taint, for `operator: Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """All effects when not given."""
     seconds: Positive | None = None
@@ -57,11 +60,13 @@ class Retries(Section):
     """How often and when a stage that failed is started again."""
 
     count: Annotated[int, Field(ge=0, le=10)]
+    """Number of retries."""
     wait_seconds: Annotated[int, Field(ge=0)] = 30
     """Before the first retry."""
     factor: Annotated[float, Field(ge=1)] = 2.0
     """By which each further wait is longer."""
     longest_wait_seconds: Positive = 3600
+    """Longest wait before a retry."""
 
 
 def _retries(value: Any) -> Any:
@@ -88,6 +93,7 @@ class Resources(Section):
     memory: Annotated[Text, AfterValidator(_bytes)] | None = None
     """Bytes, with a unit: `16Gi`."""
     gpu: Gpu | None = None
+    """Accelerators; none if absent."""
     node_selector: dict[str, Text] = {}
     """Kubernetes: labels that the node must have."""
     tolerations: tuple[Toleration, ...] = ()
@@ -239,9 +245,16 @@ class Platform(Section):
     """The container image of all stages, which has lmworks and what the config names by path. Vertex AI pulls from a registry:
     `REGION-docker.pkg.dev/PROJECT/REPOSITORY/lmworks:TAG`."""
     kubeflow: Kubeflow = Kubeflow()
+    """Which Kubeflow Pipelines a run is submitted to, and what it is called there."""
     vertex: Vertex = Vertex()
+    """Where on Vertex AI a run is made, and as whom."""
     ingest: Resources = Resources()
+    """Resources of the stage `ingest`."""
     preprocess: Resources = Resources()
+    """Resources of the stage `preprocess`."""
     train: Resources = Resources()
+    """Resources of the stage `train`."""
     evaluate: Resources = Resources()
+    """Resources of the stage `evaluate`."""
     export: Resources = Resources()
+    """Resources of the stage `export`."""

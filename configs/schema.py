@@ -6,19 +6,26 @@ its own section and the few keys beside it that it needs, so that changing any o
 
 from __future__ import annotations
 
+import glob
 import re
 import sysconfig
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lmworks.configs.paths import expand
 from lmworks.configs.platform import Platform, Registry
-from lmworks.configs.section import Positive, Section
+from lmworks.configs.section import OnlyFor, Positive, Section
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
 Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+LABELLED = OnlyFor(("text_classification",))
+DOCUMENTS = OnlyFor(("causal_lm", "masked_lm"))
+CAUSAL = OnlyFor(("causal_lm",))
+MASKED = OnlyFor(("masked_lm",))
 
 PER_RUN = "changed per run"
 """Marks keys that people change from run to run: a compiled pipeline has each of them as a parameter, beside its default."""
@@ -55,7 +62,9 @@ class Interval(Section):
     """Numbers strictly between two bounds; a missing bound is open."""
 
     above: float | None = None
+    """Lower bound, not in the interval; open if absent."""
     below: float | None = None
+    """Upper bound, not in the interval; open if absent."""
 
 
 def _paths(value: Any) -> Any:
@@ -65,7 +74,7 @@ def _paths(value: Any) -> Any:
 class Source(Section):
     """Where rows come from and how they are read."""
 
-    path: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
+    path: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
     """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`."""
     package: Annotated[str, AfterValidator(_requirement)] | None = None
     """Instead of `path`: an exact requirement, `NAME==VERSION`, fetched by pip and never installed."""
@@ -81,13 +90,13 @@ class Source(Section):
     """csv and tsv: the first row names the columns."""
     columns: tuple[str, ...] = ()
     """csv and tsv: the columns' names where there is no header."""
-    files: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
+    files: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
     """Folders: patterns of the files to read, relative to the folder (`**/*.py`); `!tests/**` leaves some out."""
-    separator: str | None = None
+    separator: Annotated[str | None, DOCUMENTS] = None
     """Text documents: the line that stands between two of them; `ingest.separator` when not given."""
-    byte_range: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
+    byte_range: Annotated[tuple[Annotated[int, Field(ge=0)], Positive] | None, DOCUMENTS] = None
     """Text documents: only the file's bytes from the first to before the second, after decompression."""
-    label_rule: dict[str, Interval] = {}
+    label_rule: Annotated[dict[str, Interval], LABELLED] = {}
     """Turns a number in the label column into a class: `{negative: {below: -0.5}, positive: {above: 0.5}}`.
     A row that no class takes is left out, recorded, and not counted as a reject."""
 
@@ -104,15 +113,21 @@ class Source(Section):
         return self
 
     def folders(self) -> tuple[str, ...]:
-        """The paths, `python://stdlib` resolved to where it lies on this machine."""
+        """Lists the paths as they are on this machine: `~`, `$VARIABLES` and `python://stdlib` expanded.
+
+        Raises:
+            UserError: A path names an environment variable that is not set.
+        """
         library = sysconfig.get_path("stdlib")
-        return tuple(path.replace(PYTHON_LIBRARY, library, 1) for path in self.path)
+        return tuple(expand(path.replace(PYTHON_LIBRARY, library, 1), "ingest") for path in self.path)
 
     def external(self) -> tuple[str, ...]:
-        """Paths, globs and URLs whose content decides what is read."""
-        wanted = [pattern for pattern in self.files if not pattern.startswith("!")]
-        paths = self.folders()
-        return tuple(f"{path.rstrip('/')}/{pattern}" for path in paths for pattern in wanted) if wanted else paths
+        """Lists paths, globs and URLs whose content decides what is read."""
+        patterns = [pattern for pattern in self.files if not pattern.startswith("!")]
+        if not patterns:
+            return self.folders()
+        folders = [path.rstrip("/") if "://" in path else glob.escape(path.rstrip("/")) for path in self.folders()]
+        return tuple(f"{folder}/{pattern}" for folder in folders for pattern in patterns)
 
 
 def _source(value: Any) -> Any:
@@ -126,7 +141,9 @@ class Splits(Section):
     """Shares by which missing splits are carved from `ingest.train`."""
 
     validation: Share = 0.1
+    """Share of the rows of `ingest.train` that become the validation split, if `ingest.validation` is absent."""
     test: Share = 0.1
+    """Share of the rows of `ingest.train` that become the test split, if `ingest.test` is absent."""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Splits:
@@ -148,16 +165,16 @@ class Ingest(Section):
     """How rows are read; by the file's extension when not given."""
     encoding: str = "utf-8"
     """Text encoding of csv, tsv, jsonl and text files."""
-    separator: str | None = None
+    separator: Annotated[str | None, DOCUMENTS] = None
     """Text documents of a language model: the line that stands between two of them (`""`: an empty line); without it a
     file is one document. For a classifier each line of a text file is a row."""
     text: str = "text"
     """The column with the text."""
-    text_b: str | None = None
+    text_b: Annotated[str | None, LABELLED] = None
     """The column with the second text of a pair."""
-    label: str = "label"
+    label: Annotated[str, LABELLED] = "label"
     """The column with the label."""
-    labels: tuple[str, ...] = ()
+    labels: Annotated[tuple[str, ...], LABELLED] = ()
     """The classes in their order; else those that occur in train, sorted."""
     splits: Splits = Splits()
     """Shares of the splits that are carved from train, by hash of the text, so that they never change when rows are added."""
@@ -177,6 +194,12 @@ class TokenizerTraining(Section):
     lowercase: bool = True
     """wordpiece: lower-case texts and strip accents; byte-level BPE changes no text."""
 
+    @model_validator(mode="after")
+    def _bpe_keeps_case(self) -> TokenizerTraining:
+        if self.kind == "bpe" and not self.lowercase:
+            raise ValueError("lowercase is a key of kind wordpiece; byte-level BPE changes no text: leave it out")
+        return self
+
 
 class Tokenizer(Section):
     """Where the tokenizer comes from."""
@@ -192,7 +215,8 @@ class Preprocess(Section):
     """Longest sequence in tokens, special tokens counted. A classifier truncates longer texts; a language model packs
     its documents, end to end, into sequences of this length."""
     tokenizer: Tokenizer = Tokenizer()
-    chat: Literal["chatml"] | None = None
+    """Where the tokenizer comes from: the preset, or a training on the training split."""
+    chat: Annotated[Literal["chatml"] | None, CAUSAL] = None
     """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
     the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
     deduplicate: bool = True
@@ -226,9 +250,13 @@ class Model(Section):
     architecture: Literal["bert", "gpt2"] | None = None
     """From scratch: the kind of model; needs `preprocess.tokenizer.train`."""
     layers: Positive = 4
+    """From scratch: number of Transformer layers."""
     heads: Positive = 4
+    """From scratch: attention heads of each layer; they divide `hidden_dim`."""
     hidden_dim: Positive = 256
+    """From scratch: width of the embeddings and of each layer."""
     intermediate_dim: Positive = 1024
+    """From scratch: width of each layer's feed-forward network."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout of the whole model; the preset's own (0.1 from scratch) when not given."""
 
@@ -300,15 +328,16 @@ class Train(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Global norm to which gradients are clipped."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Share of the target's probability that is spread over all classes or tokens (Szegedy et al. 2016)."""
+    z_loss: Annotated[float, Field(ge=0), DOCUMENTS] = 0.0
     """Weight of the squared log-normaliser, which keeps logits small (PaLM: 1e-4)."""
     evaluate_every: Positive | None = None
     """Steps between two evaluations on the validation split; after every epoch when not given, and always at the end."""
-    validation_tokens: Positive = 2**18
+    validation_tokens: Annotated[Positive, DOCUMENTS] = 2**18
     """Language models: most tokens of the validation split that such an evaluation reads."""
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mask_ratio: Annotated[float, Field(gt=0, lt=1), MASKED] = 0.15
     """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
-    whole_word: bool = False
+    whole_word: Annotated[bool, MASKED] = False
     """masked_lm: draw whole words, not word pieces."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Computation; weights and reductions stay in float32. float16 scales its loss."""
@@ -328,9 +357,11 @@ class Train(Section):
     profile: Annotated[tuple[Annotated[int, Field(ge=0)], Positive], AfterValidator(_ascending)] | None = None
     """Steps from which to which a profile is written beside the TensorBoard logs."""
     seed: Annotated[int, Field(ge=0, lt=2**31), PER_RUN] = 0
+    """Seed of the initial weights, of dropout and masks, and of the order of the data."""
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
     """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
     early_stopping: EarlyStopping | None = None
+    """When training stops before its last step; never if absent."""
     callbacks: tuple[Annotated[str, AfterValidator(_entry)], ...] = ()
     """Your own: `module:name` of a class or function that gives a `keras.callbacks.Callback`."""
 
@@ -339,7 +370,9 @@ class Threshold(Section):
     """Bounds that bless a model, inclusive."""
 
     min: float | None = None
+    """Smallest value that passes."""
     max: float | None = None
+    """Largest value that passes."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Threshold:
@@ -352,19 +385,20 @@ class Evaluate(Section):
     """A model to figures, and to a blessing or not."""
 
     split: Literal["test", "validation"] = "test"
+    """The split that the model is measured on."""
     slices: tuple[str, ...] = ()
     """Columns of the examples; the metrics are computed for each of their values too."""
     thresholds: Annotated[dict[str, Threshold], PER_RUN] = {}
     """Metric names (`accuracy`, `f1_macro`, …) and their bounds; the model is blessed when all hold."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Replicates behind the 95 % intervals; 0 for none."""
-    stride: Positive | None = None
+    stride: Annotated[Positive | None, CAUSAL] = None
     """causal_lm: tokens by which the window slides; every token is predicted once, with at least `sequence_length` less
     `stride` tokens before it where the document has them. Half of `sequence_length` when not given."""
-    prompts: tuple[str, ...] = ()
+    prompts: Annotated[tuple[str, ...], CAUSAL] = ()
     """causal_lm: what the report's generations start from, of a chat model the user's questions; else the beginnings of
     documents of the split."""
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    mask_ratio: Annotated[float, Field(gt=0, lt=1), MASKED] = 0.15
     """masked_lm: share of the tokens that are targets, single ones. Not `train.mask_ratio`, so that models that were trained
     with different ones compare; the validation in training has training's own."""
 
@@ -393,18 +427,24 @@ class Config(Section):
     name: Name
     """Name of the run and of the model."""
     task: Task
+    """What the model is trained for."""
     ingest: Ingest
+    """Raw files to examples: sources, columns, classes, splits."""
     preprocess: Preprocess = Preprocess()
+    """Examples to token sequences: tokenizer, length, which rows are dropped."""
     model: Model
+    """The model that is trained: a preset, or an architecture from scratch."""
     train: Train = Train()
+    """Sequences to a model: steps, optimizer, precision, devices, checkpoints."""
     evaluate: Evaluate = Evaluate()
+    """A model to metrics, and to a blessing or not."""
     export: Export = Export()
+    """A blessed model to a servable: its formats."""
     platform: Platform = Platform()
+    """Where the stages run on a cluster, and with what resources."""
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:
-        if self.preprocess.chat and self.task != "causal_lm":
-            raise ValueError(f"preprocess.chat goes with task causal_lm, and this is {self.task}")
         kinds = {"text_classification": "bert", "masked_lm": "bert", "causal_lm": "gpt2"}
         pieces = {"bert": "wordpiece", "gpt2": "bpe"}
         if self.model.architecture and self.model.architecture != kinds[self.task]:
@@ -431,7 +471,7 @@ class Config(Section):
 
 
 def _folders(preset: str | Package | None) -> tuple[str, ...]:
-    return (preset,) if isinstance(preset, str) else ()
+    return (expand(preset, "model.preset"),) if isinstance(preset, str) else ()
 
 
 class IngestStage(Ingest):

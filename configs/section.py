@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,7 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(gt=0)]
 
 
-class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, attribute docstrings as descriptions."""
+@dataclass(frozen=True)
+class OnlyFor:
+    """Marks a key that has a meaning for some tasks only; a config of another task that sets it is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    tasks: tuple[str, ...]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, finite numbers, attribute docstrings as descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

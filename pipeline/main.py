@@ -14,6 +14,7 @@ from absl import flags
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
+from lmworks.configs.paths import expand
 from lmworks.configs.schema import Config
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ INTERRUPTED = 130
 
 _STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 _TARGETS = ("kubeflow", "vertex")
+_PATHS = ("config", "output", "root", "servable")
+"""Flags whose `~` and `$VARIABLES` are expanded; a shell expands no `~` behind `=`."""
 
 
 def entry() -> None:
@@ -63,6 +66,9 @@ def main(arguments: Sequence[str]) -> int:
         if values.help:
             print(f"lmworks {arguments[0]}: {about}\n\n{_flags_help(values)}")
             return DONE
+        for name in _PATHS:
+            if name in values and values[name].value:
+                values[name].value = expand(values[name].value, f"--{name}")
         return act(values, rest)
     except (flags.Error, ConfigError) as error:
         print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
@@ -372,7 +378,9 @@ def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
 def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
-    print(json.dumps(Config.model_json_schema(), indent=2))
+    from lmworks.configs.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
     return DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.paths import expand
 from lmworks.configs.schema import Package, Preset
 from lmworks.models.preset import open_preset
 from lmworks.tfx.packages import fetch
@@ -34,8 +35,9 @@ def local_preset(preset: Preset | None) -> str | None:
         return _fetched(preset)
     if preset is None or "://" in preset:
         return preset
+    looks_like_path = preset.startswith((".", "~", "/", "$")) or "/" in preset
+    preset = expand(preset, "model.preset")
     folder = Path(preset)
-    looks_like_path = preset.startswith((".", "~", "/")) or "/" in preset
     if folder.exists() or looks_like_path:
         if not folder.is_dir():
             raise UserError(

@@ -150,3 +150,90 @@ def test_yaml_anchors_may_be_merged_and_their_keys_given_anew(tmp_path):
 )  # fmt: skip
 def test_keys_of_language_models(changes, words):
     assert words in errors_of(**changes)
+
+
+TASKS = {"text_classification": {}, "causal_lm": {}, "masked_lm": {}}
+
+
+@pytest.mark.parametrize(
+    ("task", "tree", "path"),
+    [
+        ("causal_lm", {"ingest": {"train": "a", "text_b": "b"}}, "ingest.text_b"),
+        ("masked_lm", {"ingest": {"train": "a", "label": "label"}}, "ingest.label"),
+        ("causal_lm", {"ingest": {"train": "a", "labels": ["a", "b"]}}, "ingest.labels"),
+        ("causal_lm", {"ingest": {"train": {"path": "a", "label_rule": {"x": {"above": 1}}}}}, "ingest.train.label_rule"),
+        ("text_classification", {"ingest": {"train": {"path": "a", "separator": "-"}}}, "ingest.train.separator"),
+        ("text_classification", {"ingest": {"train": "a", "separator": ""}}, "ingest.separator"),
+        ("text_classification", {"ingest": {"train": "a", "test": {"path": "a", "byte_range": [0, 9]}}}, "ingest.test.byte_range"),
+        ("masked_lm", {"preprocess": {"chat": "chatml"}}, "preprocess.chat"),
+        ("text_classification", {"train": {"z_loss": 1e-4}}, "train.z_loss"),
+        ("text_classification", {"train": {"validation_tokens": 9}}, "train.validation_tokens"),
+        ("causal_lm", {"train": {"mask_ratio": 0.2}}, "train.mask_ratio"),
+        ("causal_lm", {"train": {"whole_word": True}}, "train.whole_word"),
+        ("masked_lm", {"evaluate": {"stride": 4}}, "evaluate.stride"),
+        ("text_classification", {"evaluate": {"prompts": ["a"]}}, "evaluate.prompts"),
+        ("causal_lm", {"evaluate": {"mask_ratio": 0.2}}, "evaluate.mask_ratio"),
+    ],
+)  # fmt: skip
+def test_a_key_of_another_task_is_refused(task, tree, path):
+    message = errors_of(task=task, **tree)
+    assert f"{path}: is a key of task " in message
+    assert f"and this is {task}; leave it out" in message
+
+
+def test_null_for_a_key_of_another_task_says_nothing_and_is_taken():
+    validate(BASE | {"task": "causal_lm", "ingest": {"train": "a", "text_b": None}}, "t")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train": {"sequence_length": 9}}, "train.sequence_length: unknown key; it is a key of another section: preprocess.sequence_length"),
+        ({"learning_rate": 1}, "learning_rate: unknown key; it is a key of another section: train.learning_rate"),
+        ({"ingest": {"train": {"path": "a", "text": "x"}}}, "ingest.train.text: unknown key; it is a key of another section: ingest.text"),
+        ({"preprocess": {"tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 300, "lowercase": False}}}}, "lowercase is a key of kind wordpiece"),
+    ],
+)  # fmt: skip
+def test_a_key_of_another_section_is_refused_with_its_place(changes, expected):
+    assert expected in errors_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"train": {"learning_rate": float("inf")}}, "train.learning_rate: inf"),
+        ({"train": {"weight_decay": float("nan")}}, "train.weight_decay: nan"),
+        ({"train": {"learning_rate": "nan"}}, "train.learning_rate: 'nan'"),
+        ({"train": {"epochs": float("inf")}}, "train.epochs: inf"),
+        ({"train": {"steps": float("inf")}}, "train.steps: inf"),
+        ({"evaluate": {"thresholds": {"accuracy": {"min": float("-inf")}}}}, "evaluate.thresholds.accuracy.min: -inf"),
+        ({"ingest": {"train": {"path": "a", "label_rule": {"x": {"above": float("nan")}}}}}, "label_rule.x.above: nan"),
+        ({"ingest": {"train": "a", "labels": ["a", float("inf")]}}, "ingest.labels.1: inf"),
+        ({"platform": {"train": {"environment": {"A": float("nan")}}}}, "platform.train.environment.A: nan"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(changes, path):
+    message = errors_of(**changes)
+    assert path in message
+    assert "finite number" in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("[yes, no]", "ingest.labels.0: True: YAML reads it as a truth value, and text is needed: quote it, as in 'yes' or"),
+        ("[on, 'off']", "ingest.labels.0: True"),
+        ("[1, 2]", "ingest.labels.0: 1: YAML reads it as a number, and text is needed: quote it, as in '1'"),
+    ],
+)  # fmt: skip
+def test_a_label_that_yaml_does_not_read_as_text_is_to_be_quoted(labels, expected):
+    tree = {"name": "x"}
+    override(tree, f"ingest={{train: a.csv, labels: {labels}}}")
+    assert expected in errors_of(**tree)
+
+
+def test_a_class_of_a_label_rule_that_yaml_does_not_read_as_text_is_to_be_quoted():
+    tree = {"name": "x"}
+    override(tree, "ingest={train: {path: a.csv, label_rule: {yes: {above: 1}, 'no': {below: 1}}}}")
+    assert "ingest.train.label_rule: the key True: YAML reads it as a truth value" in errors_of(**tree)

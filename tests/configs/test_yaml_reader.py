@@ -1,0 +1,51 @@
+import math
+
+import pytest
+
+from lmworks.configs.load import ConfigError, load, override
+from lmworks.configs.yaml_reader import parse_value, parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4), ("5.0e-5", 5e-5), (".5", 0.5), ("1.", 1.0), ("-3", -3), ("90_000_000", 90_000_000), ("0x10", 16),
+        ("007", "007"), ("12:30", "12:30"), ("2024-01-31", "2024-01-31"), ("e5", "e5"), ("yes", True), ("null", None),
+        ("'###'", "###"), ("a#b", "a#b"), ("it's", "it's"), ("[a, 'b # c']", ["a", "b # c"]), ("''", ""), ("-.inf", -math.inf),
+    ],
+)  # fmt: skip
+def test_a_scalar_keeps_what_was_written(text, value):
+    assert parse_value(text, "--set=k") == value
+
+
+@pytest.mark.parametrize("text", ["###", "---", "~", "", "#"])
+def test_a_value_that_becomes_null_is_refused_with_its_quoted_form(text):
+    tree = {}
+    with pytest.raises(ConfigError, match="is null in YAML: write null, or quote the text") as caught:
+        override(tree, f"ingest.separator={text}")
+    assert f"--set=ingest.separator=\"'{text}'\"" in str(caught.value)
+    override(tree, f"ingest.separator='{text}'")
+    assert tree == {"ingest": {"separator": text}}
+
+
+@pytest.mark.parametrize("text", ["a #b", "[a, b] # c", "a: b # c", "'x' # y"])
+def test_a_value_that_loses_its_end_to_a_comment_is_refused(text):
+    with pytest.raises(ConfigError, match="is a comment in YAML and would be lost"):
+        parse_value(text, "--set=k")
+
+
+@pytest.mark.parametrize("value", ["", "###", "~", "# a comment"])
+def test_an_empty_value_in_a_file_is_refused_by_line(tmp_path, value):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"name: x\ntask: causal_lm\ningest:\n  train: a.txt\n  separator: {value}\nmodel: {{preset: p}}\n")
+    with pytest.raises(
+        ConfigError, match=r"c\.yaml:5: the key 'separator' (is ~|has no value), which YAML reads as null"
+    ):
+        load(path)
+    path.write_text(path.read_text().replace(f"separator: {value}", "separator: null # the whole file"))
+    assert load(path).ingest.separator is None
+
+
+def test_an_empty_entry_of_a_list_is_refused():
+    with pytest.raises(ConfigError, match=r"t:2: an entry has no value"):
+        parse_yaml("- a\n-\n", "t")
