@@ -412,13 +412,18 @@ class Export(Section):
     """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
 
 
-def _name(value: str) -> str:
+def check_name(value: str) -> str:
+    """Returns the name of a run if it can be that of a folder.
+
+    Raises:
+        ValueError: It cannot, or it is the name of a folder that every root has.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value in ("store", "state"):
         raise ValueError("must be letters, digits, '.', '_' and '-', and not 'store' or 'state'")
     return value
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Config(Section):

@@ -15,7 +15,7 @@ from absl import flags
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
 from lmworks.configs.paths import expand
-from lmworks.configs.schema import Config
+from lmworks.configs.schema import Config, check_name
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -181,7 +181,10 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     config = _config(values)
     name = values.run or config.name
-    Config.model_validate(config.model_dump() | {"name": name})  # a run's name is a folder's name too
+    try:
+        check_name(name)  # a run's name is a folder's name too
+    except ValueError as error:
+        raise ConfigError(f"--run={name}: {error}") from None
     elsewhere = values.runner != "local"
     for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
         if values[flag].present:

@@ -278,7 +278,7 @@ class LocalRunner:
         try:
             launch.execute(node.component, executor_input, context)
         except Exception as error:
-            raise StageError(f"{node.name}: {launch.explain(error)}") from error
+            raise StageError(_named(node.name, launch.explain(error))) from error
 
     def _start(self, node: Node) -> tuple[Node, process.Waiting, Path]:
         """Starts a stage's process; where that is ahead of its work, its imports overlap with the stage before."""
@@ -343,7 +343,7 @@ class LocalRunner:
             if self.verbose:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-            raise StageError(f"{node.name}: {said or how + ' without a word'} (log: {_shown(log)})")
+            raise StageError(_named(node.name, f"{said or how + ' without a word'} (log: {_shown(log)})"))
 
     def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:
         """Asks the stage's process to end, and gives it time to save its work; its last word."""
@@ -436,3 +436,8 @@ def _leaves(old: Any, new: Any, path: str = "") -> list[str]:
 def _shown(path: Path) -> str:
     """A path as short as it can be typed."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _named(stage: str, reason: str) -> str:
+    """A reason behind the name of its stage, which stands in it once."""
+    return reason if reason.startswith((f"{stage}: ", f"{stage}.")) else f"{stage}: {reason}"

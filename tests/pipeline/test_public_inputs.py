@@ -1,0 +1,350 @@
+"""What users really pass in: odd files, configs, environments and requests, each with its exit code, message and rows.
+
+Each case is the command as a user gives it, in this process, most up to ingest. A message is a regular expression that stderr
+holds; `rows` are those of the training split, `None` where nothing is made.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from lmworks.pipeline.main import main
+from lmworks.tfx.artifacts import Examples, read
+
+CLASSIFY = {
+    "name": "x",
+    "task": "text_classification",
+    "ingest": {"train": "train.csv", "validation": "other.csv", "test": "other.csv"},
+    "model": {"preset": "nowhere"},
+}
+WRITE = {
+    "name": "x",
+    "task": "causal_lm",
+    "ingest": {"train": "train.txt", "validation": "other.txt", "test": "other.txt"},
+    "model": {"architecture": "gpt2"},
+    "preprocess": {"tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 300}}},
+}
+CHAT = WRITE | {
+    "ingest": {"train": "train.jsonl", "validation": "other.jsonl", "test": "other.jsonl", "text": "messages", "max_rejects": 0.5},
+    "preprocess": {"chat": "chatml", "tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 300}}},
+}  # fmt: skip
+ROWS = [("good film", "pos"), ("bad film", "neg"), ("fine film", "pos"), ("poor film", "neg")]
+CSV = "text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS)
+JSONL = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS)
+TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+
+
+class Case(NamedTuple):
+    """One odd input."""
+
+    name: str
+    code: int
+    message: str = ""
+    rows: int | None = None
+    files: dict[str, str | bytes] = {}
+    changes: dict[str, Any] = {}
+    """Keys of the recipe, dotted."""
+    flags: tuple[str, ...] = ()
+    recipe: dict[str, Any] = CLASSIFY
+
+
+def table(**columns: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def texts(**columns: Any) -> bytes:
+    """A Parquet file of the four rows with other columns beside them."""
+    return table(text=[text for text, _ in ROWS], label=[label for _, label in ROWS], **columns)
+
+
+def zipped(**members: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "."), content)
+    return buffer.getvalue()
+
+
+def zstd(content: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content.encode())
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder with valid splits beside what a case brings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    Path("other.csv").write_text(CSV.replace("film", "book"))
+    Path("other.txt").write_text("Another document.\n")
+    Path("other.jsonl").write_text(json.dumps({"messages": [*TALK, *TALK]}) + "\n")
+    return tmp_path
+
+
+def run(case: Case) -> tuple[int, int | None]:
+    """Exit code, and rows of the training split."""
+    for name, content in case.files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    recipe = json.loads(json.dumps(case.recipe))
+    for key, value in case.changes.items():
+        *parents, last = key.split(".")
+        node = recipe
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
+    code = main(["run", "--config=recipe.yaml", "--until=ingest", "--in_process", *case.flags])
+    examples = Path("runs/x/ingest/examples")
+    return code, read(Examples, examples).properties["splits"]["train"] if examples.exists() else None
+
+
+def check(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    code, rows = run(case)
+    stderr = capsys.readouterr().err
+    assert code == case.code, stderr
+    assert rows == case.rows, stderr
+    assert re.search(case.message, stderr), stderr
+    assert "Traceback" not in stderr
+
+
+def train(path: Any = "train.csv", **options: Any) -> dict[str, Any]:
+    return {"ingest.train": {"path": path, **options} if options else path}
+
+
+FILES = [
+    Case("plain csv", 0, rows=4, files={"train.csv": CSV}),
+    Case("csv of Windows", 0, rows=4, files={"train.csv": CSV.replace("\n", "\r\n")}),
+    Case("csv with a byte order mark", 0, rows=4, files={"train.csv": "\ufeff" + CSV}),
+    Case("csv without a last new line", 0, rows=4, files={"train.csv": CSV.rstrip()}),
+    Case("csv with empty lines", 0, rows=4, files={"train.csv": CSV.replace("\n", "\n\n")}),
+    Case("csv with new lines in quotes", 0, rows=5, files={"train.csv": CSV + '"a\nb",pos\n'}),
+    Case("csv with quotes in quotes", 0, rows=5, files={"train.csv": CSV + '"a ""b""",pos\n'}),
+    Case("csv with a quote that is never closed", 1, r"train\.csv:6: no valid csv", files={"train.csv": CSV + '"a,pos\nb,pos\n'}),
+    Case("csv with a row too long", 1, r"1 of 13 rows refused.*train\.csv:6: 3 fields where the header has 2", files={"train.csv": CSV + "a,b,pos\n"}),
+    Case("csv with a row too long, allowed", 0, rows=4, files={"train.csv": CSV + "a,b,pos\n"}, changes={"ingest.max_rejects": 0.5}),
+    Case("csv that is empty", 1, r"train\.csv", files={"train.csv": ""}),
+    Case("csv with a header only", 1, r"train", files={"train.csv": "text,label\n"}),
+    Case("csv whose header stands again", 0, rows=8, message="", files={"train.csv": CSV + CSV}, changes={"ingest.max_rejects": 0.5}),
+    Case("csv whose header stands again, not allowed", 1, r"train\.csv:6: the header", files={"train.csv": CSV + CSV}),
+    Case("csv with semicolons", 1, r"delimiter", files={"train.csv": CSV.replace(",", ";")}),
+    Case("csv with semicolons, said", 0, rows=4, files={"train.csv": CSV.replace(",", ";")}, changes={"ingest.delimiter": ";"}),
+    Case("csv with tabs", 1, r"delimiter", files={"train.csv": CSV.replace(",", "\t")}),
+    Case("csv with bars, said of the source", 0, rows=4, files={"train.csv": CSV.replace(",", "|")}, changes=train(delimiter="|")),
+    Case("csv with another column name", 1, r"no column 'text' \(ingest\.text\); it has: Text, label; did you mean Text\?", files={"train.csv": CSV.replace("text,", "Text,")}),
+    Case("csv with a column twice", 1, r"more than one column 'label'", files={"train.csv": CSV.replace("text,label", "label,label")}),
+    Case("csv in latin-1", 1, r"no utf-8 text.*set the right ingest\.encoding", files={"train.csv": (CSV + "café,pos\n").encode("latin-1")}),
+    Case("csv in latin-1, said", 0, rows=5, files={"train.csv": (CSV + "café,pos\n").encode("latin-1")}, changes={"ingest.encoding": "latin-1"}),
+    Case("csv in utf-16", 1, r"(?i)utf-16", files={"train.csv": CSV.encode("utf-16")}),
+    Case("csv in utf-16, said", 0, rows=4, files={"train.csv": CSV.encode("utf-16")}, changes={"ingest.train": {"path": "train.csv", "encoding": "utf-16"}}),
+    Case("an encoding that does not exist", 1, r"unknown encoding", files={"train.csv": CSV}, changes={"ingest.encoding": "utf-99"}),
+    Case("csv with zero bytes", 1, r"train\.csv", files={"train.csv": b"\0" * 100}),
+    Case("an empty text", 1, r"empty text: column text", files={"train.csv": CSV + " ,pos\n"}),
+    Case("a missing label", 1, r"missing label: column label", files={"train.csv": CSV + "a,\n"}),
+    Case("one class only", 1, r"only the class 'pos'", files={"train.csv": CSV.replace("neg", "pos")}),
+    Case("classes that differ in case", 1, r"(?i)'Pos'.*pos|pos.*'Pos'", files={"train.csv": CSV, "other.csv": CSV.replace("pos", "Pos").replace("film", "book")}),
+    Case("a label outside ingest.labels", 1, r"unknown label: 'neg'", files={"train.csv": CSV}, changes={"ingest.labels": ["pos", "negative"]}),
+    Case("gzip", 0, rows=4, files={"train.csv.gz": gzip.compress(CSV.encode())}, changes=train("train.csv.gz")),
+    Case("bzip2", 0, rows=4, files={"train.csv.bz2": bz2.compress(CSV.encode())}, changes=train("train.csv.bz2")),
+    Case("xz", 0, rows=4, files={"train.csv.xz": lzma.compress(CSV.encode())}, changes=train("train.csv.xz")),
+    Case("zst", 0, rows=4, files={"train.csv.zst": zstd(CSV)}, changes=train("train.csv.zst")),
+    Case("gzip that is cut", 1, r"truncated or damaged", files={"train.csv.gz": gzip.compress(CSV.encode())[:-12]}, changes=train("train.csv.gz")),
+    Case("gzip without the extension", 0, rows=4, files={"train.csv": gzip.compress(CSV.encode())}),
+    Case("a zip with one member", 0, rows=4, files={"train.zip": zipped(train__csv=CSV)}, changes=train("train.zip", format="csv")),
+    Case("a zip with two members", 1, r"a\.csv.*b\.csv", files={"train.zip": zipped(a__csv=CSV, b__csv=CSV)}, changes=train("train.zip", format="csv")),
+    Case("xlsx", 1, r"(?i)spreadsheet|xlsx", files={"train.xlsx": zipped(**{"xl/workbook__xml": "<a/>", "[Content_Types]__xml": "<a/>"})}, changes=train("train.xlsx", format="csv")),
+    Case("a pointer of Git LFS", 1, r"Git LFS", files={"train.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12\n"}),
+    Case("tsv", 0, rows=4, files={"train.tsv": CSV.replace(",", "\t")}, changes=train("train.tsv")),
+    Case("tsv with quotes", 0, r"ingest\.quoting", rows=4, files={"train.tsv": 'text\tlabel\n"good ""old"" film"\t"pos"\n"a"\t"neg"\n"b"\t"pos"\n"c"\t"neg"\n', "other.csv": 'text,label\nx,"""pos"""\ny,"""neg"""\n'}, changes=train("train.tsv")),
+    Case("tsv with quotes, said", 0, rows=2, files={"train.tsv": 'text\tlabel\n"good ""old"" film"\tpos\n"a\nb"\tneg\n'}, changes=train("train.tsv", quoting="standard")),
+    Case("jsonl", 0, rows=4, files={"train.jsonl": JSONL}, changes=train("train.jsonl")),
+    Case("jsonl with a wrong line", 1, r"train\.jsonl:5: no JSON", files={"train.jsonl": JSONL + "{\n"}, changes=train("train.jsonl")),
+    Case("jsonl with a number as its line", 1, r"train\.jsonl:5: no JSON object", files={"train.jsonl": JSONL + "5\n"}, changes=train("train.jsonl")),
+    Case("jsonl without a column in one line", 1, r"missing column.*label", files={"train.jsonl": JSONL + '{"text": "a"}\n'}, changes=train("train.jsonl")),
+    Case("jsonl with a list as its text", 1, r"train\.jsonl:5: .*(list|object)", files={"train.jsonl": JSONL + '{"text": ["a"], "label": "pos"}\n'}, changes=train("train.jsonl")),
+    Case("jsonl with an object as its label", 1, r"train\.jsonl:5: .*(list|object)", files={"train.jsonl": JSONL + '{"text": "a", "label": {"a": 1}}\n'}, changes=train("train.jsonl")),
+    Case("jsonl with truth values as labels", 0, rows=2, files={"train.jsonl": '{"text": "a", "label": true}\n{"text": "b", "label": false}\n', "other.csv": "text,label\nc,true\nd,false\n"}, changes=train("train.jsonl")),
+    Case("a JSON array", 0, rows=4, files={"train.json": json.dumps([json.loads(line) for line in JSONL.splitlines()])}, changes=train("train.json")),
+    Case("pretty-printed JSON", 0, rows=4, files={"train.json": json.dumps([json.loads(line) for line in JSONL.splitlines()], indent=2)}, changes=train("train.json")),
+    Case("pretty-printed objects, one after the other", 0, rows=4, files={"train.jsonl": "\n".join(json.dumps(json.loads(line), indent=1) for line in JSONL.splitlines())}, changes=train("train.jsonl")),
+    Case("jsonl in very deep brackets", 1, r"train\.jsonl:5: no JSON", files={"train.jsonl": JSONL + "[" * 100_000 + "\n"}, changes=train("train.jsonl")),
+    Case("jsonl with a column that comes late", 0, rows=4, files={"train.jsonl": JSONL.replace('"label": "neg"', '"label": "neg", "late": 1')}, changes=train("train.jsonl")),
+    Case("parquet", 0, rows=4, files={"train.parquet": texts(n=[1, 2, 3, 4])}, changes=train("train.parquet")),
+    Case("parquet with a user's id", 0, rows=4, files={"train.parquet": texts(id=[7, 8, 9, 10])}, changes=train("train.parquet")),
+    Case("parquet with ids and source ids", 1, r"source_id", files={"train.parquet": texts(id=[7, 8, 9, 10], source_id=[1, 2, 3, 4])}, changes=train("train.parquet")),
+    Case("parquet with times of every unit", 0, rows=4, files={"train.parquet": texts(a=pa.array([1, None, 2**60, -(2**60)], pa.timestamp("ns")), b=pa.array([0, 1, 2, 3], pa.date32()))}, changes=train("train.parquet")),
+    Case("parquet with years beyond 9999", 0, rows=4, files={"train.parquet": texts(a=pa.array([2**31 - 1, -(2**31), 0, 1], pa.date32()), b=pa.array([2**61, 0, 0, 0], pa.timestamp("us")))}, changes=train("train.parquet")),
+    Case("parquet with structs and lists", 0, rows=4, files={"train.parquet": texts(a=[{"b": 1}, None, {"b": 2}, {"b": None}], c=[[1], [], None, [2, 3]])}, changes=train("train.parquet")),
+    Case("parquet with numbers as labels, csv beside it", 1, r"1\.0", files={"train.parquet": table(text=["a", "b"], label=[0, 1]), "other.csv": "text,label\nc,1.0\nd,0.0\n"}, changes=train("train.parquet")),
+    Case("parquet without rows", 1, r"train", files={"train.parquet": table(text=pa.array([], pa.string()), label=pa.array([], pa.string()))}, changes=train("train.parquet")),
+    Case("parquet that is none", 1, r"is no Parquet file", files={"train.parquet": "hello"}, changes=train("train.parquet")),
+    Case("an extension that says nothing", 1, r"its extension names no format; set ingest\.format", files={"train.dat": CSV}, changes=train("train.dat")),
+    Case("an extension that says nothing, format said", 0, rows=4, files={"train.dat": CSV}, changes=train("train.dat", format="csv")),
+    Case("no such file", 1, r"ingest\.train: nothing\.csv: no such file", changes=train("nothing.csv")),
+    Case("a glob that matches nothing", 1, r"the glob matches nothing", changes=train("*.nothing.csv")),
+    Case("a glob", 0, rows=8, files={"a1.csv": CSV, "a2.csv": CSV.replace("film", "song")}, changes=train("a?.csv")),
+    Case("a list of files", 0, rows=8, files={"a1.csv": CSV, "a2.csv": CSV.replace("film", "song")}, changes=train(["a1.csv", "a2.csv"])),
+    Case("brackets in a name", 0, rows=4, files={"a[1].csv": CSV}, changes=train("a[1].csv")),
+    Case("a folder", 1, r"is a directory; name a file, a glob", files={"data/a.csv": CSV}, changes=train("data")),
+    Case("a pattern of files in a folder", 0, rows=4, files={"data/a.csv": CSV, "data/b.md": "x"}, changes=train("data", files="*.csv")),
+    Case("jsonl shards by files", 0, rows=8, files={"data/a.jsonl": JSONL, "data/b.jsonl": JSONL.replace("film", "song")}, changes=train("data", files="*.jsonl")),
+    Case("a home", 0, rows=4, files={"train.csv": CSV}, changes=train("~/train.csv")),
+    Case("a variable that is not set", 2, r"ingest: \$NOWHERE/a\.csv: the environment variable NOWHERE is not set", changes=train("$NOWHERE/a.csv")),
+    Case("a header that is missing, columns said", 0, rows=4, files={"train.csv": CSV.split("\n", 1)[1]}, changes=train(header=False, columns=["text", "label"])),
+    Case("text for a classifier", 2, r"format", files={"train.txt": "a\nb\n"}, changes={"ingest.train": {"path": "train.txt", "format": "text"}}),
+    Case("a rule for labels", 0, rows=3, files={"train.csv": "text,label\na,-1\nb,1\nc,0\nd,2\n", "other.csv": "text,label\ne,-1\nf,1\n"}, changes={"ingest": {name: {"path": f, "label_rule": {"neg": {"below": -0.5}, "pos": {"above": 0.5}}} for name, f in (("train", "train.csv"), ("validation", "other.csv"), ("test", "other.csv"))}}),
+    Case("a rule for labels that are no numbers", 1, r"label is no number: 'pos'", files={"train.csv": CSV}, changes=train(label_rule={"a": {"below": 0}, "b": {"above": 0}})),
+    Case("a rule that names a class outside ingest.labels", 2, r"label_rule.*negativ", files={"train.csv": CSV}, changes={"ingest.labels": ["negative", "positive"], "ingest.train": {"path": "train.csv", "label_rule": {"negativ": {"below": 0}, "positive": {"above": 0}}}}),
+    Case("a class twice in ingest.labels", 2, r"ingest\.labels", files={"train.csv": CSV}, changes={"ingest.labels": ["pos", "neg", "pos"]}),
+    Case("a column called as our own", 1, r"id", files={"train.csv": CSV.replace("text,", "id,")}, changes={"ingest.text": "id"}),
+]  # fmt: skip
+
+DOCUMENTS = [
+    Case("one file is a document", 0, rows=1, files={"train.txt": "Once.\n\nUpon.\n"}),
+    Case("documents between lines", 0, rows=2, files={"train.txt": "Once.\n\nUpon.\n"}, changes={"ingest.separator": ""}),
+    Case("documents between lines of Windows", 0, rows=2, files={"train.txt": "Once.\r\n\r\nUpon.\r\n"}, changes={"ingest.separator": ""}),
+    Case("a separator that is ###", 0, rows=2, files={"train.txt": "Once.\n###\nUpon.\n"}, changes={"ingest.separator": "###"}),
+    Case("a separator that a shell gives bare", 2, r"--set=ingest\.separator: '###' is null in YAML", flags=("--set=ingest.separator=###",)),
+    Case("a separator that a shell gives quoted", 0, rows=2, files={"train.txt": "Once.\n###\nUpon.\n"}, flags=("--set=ingest.separator='###'",)),
+    Case("only empty documents", 1, r"documents are empty|empty", files={"train.txt": " \n"}),
+    Case("a binary file", 1, r"binary", files={"train.txt": b"\x7fELF\0\0\0\0"}),
+    Case("a folder of code", 0, rows=2, files={"src/a.py": "a = 1\n", "src/b/c.py": "c = 1\n", "src/d.md": "x"}, changes=train("src", files="**/*.py")),
+    Case("a folder of jsonl shards", 0, rows=4, files={"src/a.jsonl": '{"text": "a"}\n{"text": "b"}\n', "src/b.jsonl": '{"text": "c"}\n{"text": "d"}\n'}, changes=train("src", files="*.jsonl")),
+    Case("patterns that match nothing", 1, r"no file matches \*\.rs", files={"src/a.py": "a"}, changes=train("src", files="*.rs")),
+    Case("patterns for a file", 1, r"is no folder", files={"train.txt": "a"}, changes=train("train.txt", files="*.py")),
+    Case("a range of bytes", 0, rows=1, files={"train.txt": "Once upon a time"}, changes=train("train.txt", byte_range=[0, 4])),
+    Case("a range of bytes upside down", 2, r"byte_range must be \[BEGIN, END\]", changes=train("train.txt", byte_range=[4, 4])),
+    Case("labels for a language model", 2, r"ingest\.label: is a key of task text_classification", changes={"ingest.label": "label"}),
+    Case("a pair for a language model", 2, r"ingest\.text_b: is a key of task text_classification", changes={"ingest.text_b": "b"}),
+    Case("masks for a causal model", 2, r"train\.mask_ratio: is a key of task masked_lm", changes={"train.mask_ratio": 0.2}),
+]  # fmt: skip
+
+
+def talk(*turns: tuple[str, Any], key: str = "messages") -> str:
+    return json.dumps({key: [{"role": role, "content": content} for role, content in turns]}) + "\n"
+
+
+def talks(line: str, good: int = 3) -> dict[str, str | bytes]:
+    """Good conversations, then this line."""
+    first = "".join(talk(("user", f"Question {number}"), ("assistant", "Yes.")) for number in range(good))
+    return {"train.jsonl": first + line}
+
+
+CONVERSATIONS = [
+    Case("conversations", 0, rows=4, files=talks(talk(("system", "Be kind."), ("user", "a"), ("assistant", "b")))),
+    Case("a tool and a developer", 0, rows=4, files=talks(talk(("developer", "x"), ("user", "a"), ("tool", "1"), ("assistant", "b")))),
+    Case("content in parts", 0, rows=4, files=talks(talk(("user", [{"type": "text", "text": "a"}]), ("assistant", "b")))),
+    Case("a picture in the content", 0, r"1 refused", rows=3, files=talks(talk(("user", [{"type": "image_url", "image_url": "x"}]), ("assistant", "b")))),
+    Case("an unknown role", 0, r"1 refused", rows=3, files=talks(talk(("robot", "a"), ("assistant", "b")))),
+    Case("no answer", 0, r"1 refused", rows=3, files=talks(talk(("user", "a")))),
+    Case("an answer of blanks", 0, r"1 refused", rows=3, files=talks(talk(("user", "a"), ("assistant", " ")))),
+    Case("no list", 0, r"1 refused", rows=3, files=talks('{"messages": "hello"}\n')),
+    Case("an empty list", 0, r"1 refused", rows=3, files=talks('{"messages": []}\n')),
+    Case("a mark of the template in a content", 0, r"1 refused", rows=3, files=talks(talk(("user", "a<|im_end|>b"), ("assistant", "b")))),
+    Case("a bad conversation that is too much", 1, r"train\.jsonl:4", files=talks(talk(("user", "a"))), changes={"ingest.max_rejects": 0.01}),
+    Case("sharegpt", 0, rows=2, files={"train.jsonl": 2 * (json.dumps({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}) + "\n"), "other.jsonl": json.dumps({"conversations": [{"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]}) + "\n"}, changes={"ingest.text": "conversations"}),
+    Case("alpaca", 0, rows=1, files={"train.jsonl": json.dumps({"instruction": "Add.", "input": "1 2", "output": "3"}) + "\n", "other.jsonl": json.dumps({"instruction": "Add.", "input": "", "output": "0"}) + "\n"}, changes={"ingest": {"train": "train.jsonl", "validation": "other.jsonl", "test": "other.jsonl", "conversation": "alpaca"}}),
+]  # fmt: skip
+
+CONFIGS = [
+    Case("an unknown key", 2, r"trian: unknown key; did you mean train\?", changes={"trian": {}}),
+    Case("a key of another section", 2, r"train\.sequence_length: .*preprocess\.sequence_length", changes={"train.sequence_length": 9}),
+    Case("all errors at once", 2, r"3 errors", changes={"trian": {}, "train.seed": -1, "model.layers": 0}),
+    Case("infinity", 2, r"train\.learning_rate: inf: must be a finite number", changes={"train.learning_rate": float("inf")}),
+    Case("not a number", 2, r"train\.weight_decay: nan: must be a finite number", changes={"train.weight_decay": float("nan")}),
+    Case("truth values as labels", 2, r"ingest\.labels\.0: True: .*quote it", changes={"ingest.labels": [True, False]}),
+    Case("numbers as labels", 2, r"ingest\.labels\.0: 1: .*quote it", changes={"ingest.labels": [1, 2]}),
+    Case("splits that leave nothing", 2, r"ingest\.splits: validation and test together", changes={"ingest.splits": {"validation": 0.5, "test": 0.5}}),
+    Case("a share above one", 2, r"ingest\.max_rejects: 2", changes={"ingest.max_rejects": 2}),
+    Case("a bad name", 2, r"name: 'a b'", changes={"name": "a b"}),
+    Case("a preset and an architecture", 2, r"model: needs either preset or architecture", changes={"model.architecture": "bert"}),
+    Case("heads that do not divide", 2, r"hidden_dim 256 is not divisible by heads 3", changes={"model": {"architecture": "bert", "heads": 3}}),
+    Case("a task that is not there", 2, r"task: 'translation'", changes={"task": "translation"}),
+    Case("a threshold without a bound", 2, r"needs min or max", changes={"evaluate.thresholds": {"accuracy": {}}}),
+    Case("a threshold of an unknown metric", 2, r"acuracy", changes={"evaluate.thresholds": {"acuracy": {"min": 0.5}}}),
+    Case("half a package", 2, r"package and sha256 go together", changes={"ingest.train": {"package": "a==1"}}),
+    Case("a package without a version", 2, r"NAME==VERSION", changes={"ingest.train": {"package": "a", "sha256": "0" * 64}}),
+    Case("a callback that is no name", 2, r"MODULE:NAME", changes={"train.callbacks": ["watch"]}),
+    Case("conflicts that are no choice", 2, r"preprocess\.conflicts", changes={"preprocess.conflicts": "ask"}),
+]  # fmt: skip
+
+REQUESTS: list[tuple[str, list[str], int, str]] = [
+    ("no command", [], 2, ""),
+    ("an unknown command", ["rum"], 2, r"unknown command 'rum'; known: run"),
+    ("help", ["run", "--help"], 0, ""),
+    ("an unknown flag", ["run", "--confg=x"], 2, r"Unknown command line flag 'confg'"),
+    ("an argument too many", ["run", "recipe.yaml"], 2, r"unexpected argument 'recipe\.yaml'"),
+    ("no config", ["run"], 2, r"--config=FILE\.yaml is missing"),
+    ("a config that is not there", ["run", "--config=nothing.yaml"], 2, r"No such file"),
+    ("a folder as config", ["run", "--config=."], 2, r"Is a directory"),
+    ("a stage that is not there", ["run", "--config=c.yaml", "--until=deploy"], 2, r"until"),
+    ("a set without a value", ["run", "--config=c.yaml", "--set=train.epochs"], 2, r"must be KEY=VALUE"),
+    ("a set of nothing", ["run", "--config=c.yaml", "--set=train.epochs="], 2, r"is null in YAML"),
+    ("a set that loses its end", ["run", "--config=c.yaml", "--set=ingest.text=a #b"], 2, r"is a comment in YAML"),
+    ("a set below a value", ["run", "--config=c.yaml", "--set=name.x=1"], 2, r"which has no keys"),
+    ("a run with a bad name", ["run", "--config=c.yaml", "--run=a/b"], 2, r"--run=a/b: must be letters"),
+    ("a schedule on this machine", ["run", "--config=c.yaml", "--cron=0 3 * * *"], 2, r"--cron is for clusters"),
+    ("a compilation without a target", ["compile", "--config=c.yaml", "--output=a.yaml"], 2, r"--target is missing"),
+    ("a compilation to no file", ["compile", "--config=c.yaml", "--target=vertex"], 2, r"--output="),
+    ("runs of an empty root", ["runs", "--root=nothing"], 0, r"no runs yet"),
+    ("a run that is not there", ["runs", "y"], 2, r"has no run 'y'"),
+    ("following nothing", ["runs", "--follow"], 2, r"--follow needs a run's name"),
+    ("a prediction of nothing", ["predict"], 2, r"--servable=DIR is missing"),
+    ("a prediction of a folder without a model", ["predict", "--servable=.", "--text=a"], 1, r"\."),
+    ("a root in a home that is not there", ["runs", "--root=~nobody_of_this_name/runs"], 2, r"no such home"),
+    ("a root of a store that is not there", ["runs", "--root=nowhere://a/b"], 2, r"nowhere"),
+]
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.name)
+def test_files(case, place, capsys):
+    check(case, capsys)
+
+
+@pytest.mark.parametrize("case", DOCUMENTS, ids=lambda case: case.name)
+def test_documents(case, place, capsys):
+    check(case._replace(recipe=WRITE), capsys)
+
+
+@pytest.mark.parametrize("case", CONVERSATIONS, ids=lambda case: case.name)
+def test_conversations(case, place, capsys):
+    check(case._replace(recipe=CHAT), capsys)
+
+
+@pytest.mark.parametrize("case", CONFIGS, ids=lambda case: case.name)
+def test_configs(case, place, capsys):
+    check(case._replace(files={"train.csv": CSV}), capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"), [row[1:] for row in REQUESTS], ids=[row[0] for row in REQUESTS]
+)
+def test_requests(arguments, code, message, place, capsys):
+    Path("c.yaml").write_text(yaml.safe_dump(CLASSIFY))
+    assert main(arguments) == code
+    stderr = capsys.readouterr().err
+    assert re.search(message, stderr), stderr
+    assert "Traceback" not in stderr
+
+
+def test_the_table_is_long_enough():
+    assert len(FILES) + len(DOCUMENTS) + len(CONVERSATIONS) + len(CONFIGS) + len(REQUESTS) >= 120
