@@ -75,7 +75,7 @@ class Classification:
         }
 
     def micro_batches(self, step: int) -> list[loop.MicroBatch]:
-        """See `loop.Work`; the last ones of an epoch are filled up with rows of no weight."""
+        """See `loop.Work`; they are filled up with rows of no weight."""
         return [self._micro_batch(indices) for indices in self._rows(step)]
 
     def _micro_batch(self, indices: np.ndarray) -> loop.MicroBatch:
