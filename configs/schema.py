@@ -249,9 +249,10 @@ class EarlyStopping(Section):
     """Stop when the monitored validation metric no longer gets better."""
 
     patience: Positive = 2
-    """Evaluations without a better value before training stops."""
+    """Evaluations without an improvement before training stops."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """A smaller change is no improvement."""
+    """An improvement is a value better by more than this than that of the last improvement. It decides when training stops,
+    not which weights are kept: those are always of the best value."""
 
 
 def _batch_size(value: Any) -> Any:
@@ -329,7 +330,8 @@ class Train(Section):
     """Steps from which to which a profile is written beside the TensorBoard logs."""
     seed: Annotated[int, Field(ge=0, lt=2**31), PER_RUN] = 0
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
-    """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
+    """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model. Of
+    equal values that with the lower validation log loss wins, where the task has one, then the later one."""
     early_stopping: EarlyStopping | None = None
     callbacks: tuple[Annotated[str, AfterValidator(_entry)], ...] = ()
     """Your own: `module:name` of a class or function that gives a `keras.callbacks.Callback`."""
