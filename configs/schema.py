@@ -293,9 +293,10 @@ class Train(Section):
     learning_rate: Annotated[float, Field(gt=0), PER_RUN] = 5e-5
     """The peak, after warm-up."""
     warmup_ratio: Share = 0.1
-    """Share of the steps over which the learning rate rises from zero."""
+    """Share of the steps, rounded up, over which the learning rate rises linearly: the first has peak / warm-up steps, the
+    last the peak."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after warm-up, to zero at the last step."""
+    """How the learning rate falls from the peak after warm-up: it would be zero at the step after the last."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay (AdamW), not on biases and norms."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -310,7 +311,8 @@ class Train(Section):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
     whole_word: bool = False
-    """masked_lm: draw whole words, not word pieces."""
+    """masked_lm: draw whole words, not word pieces; every token is drawn with the same probability, however long its word is.
+    A word of more pieces than a sequence has targets (at least 16) is never drawn."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Computation; weights and reductions stay in float32. float16 scales its loss."""
     remat: bool = False
