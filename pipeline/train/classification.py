@@ -94,8 +94,7 @@ class Classification:
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
-        loss = text_classification.loss(self.model, inputs, self._smoothing)
-        return loss, loss
+        return text_classification.loss(self.model, inputs, self._smoothing)
 
     def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """See `loop.Work`."""

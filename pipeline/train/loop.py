@@ -62,7 +62,10 @@ class Work(Protocol):
         """Of the examples or documents of that step."""
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        """Sums over the targets, in nats: what is trained, and what is reported. Called while the step is traced."""
+        """Sums over the targets, in nats: the loss to minimise, and the plain cross-entropy, which `train/loss` shows.
+
+        Called while the step is traced.
+        """
 
     def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """What TensorBoard shows beside a training loss; the speed is that of all devices together."""

@@ -17,6 +17,7 @@ import pytest
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
+from lmworks.models import text_classification
 from lmworks.pipeline.train import batch_size, hosts
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import _build, _divide
@@ -150,7 +151,6 @@ def test_what_makes_resuming_wrong_is_refused_by_name(finished, sequences, tmp_p
 
 def build(settings, sequences, precision="float32"):
     """Work and engine, as a run has them."""
-    from lmworks.models import text_classification
     from lmworks.models.tokenizer import open_tokenizer
     from lmworks.pipeline.train.classification import Classification
     from lmworks.tfx.artifacts import Sequences, read
@@ -185,6 +185,26 @@ def test_a_step_that_is_no_number_changes_nothing_and_is_counted(sequences):
     assert np.isfinite(totals.loss)
     assert np.isfinite(totals.gradient_norm)
     assert engine.learning_rate() != rate
+
+
+def test_the_loss_that_is_shown_is_the_plain_cross_entropy(sequences):
+    """As for a language model, label smoothing is trained and not shown."""
+    shown, trained = [], []
+    for smoothing in (0.0, 0.3):
+        work, engine = build(config(dropout=0.0, label_smoothing=smoothing), sequences["text_classification"])
+        batch = work.micro_batches(0)[0]
+        chances = np.asarray(work._compute({name: batch.inputs[name] for name in text_classification.input_specs()}))
+        real = batch.inputs["weights"] > 0
+        expected = -np.log(chances[np.arange(len(real)), batch.inputs["labels"]][real].astype(np.float64)).sum()
+        engine.step(0, [batch])
+        totals = engine.read()
+        assert totals.loss == pytest.approx(expected, rel=1e-5)
+        shown.append(totals.loss)
+        engine.step(1, work.micro_batches(1))
+        engine.sync()
+        trained.append([np.array(one) for one in work.model.get_weights()])
+    assert shown[0] == pytest.approx(shown[1], rel=1e-6)
+    assert max(np.abs(one - other).max() for one, other in zip(*trained, strict=True)) > 1e-5, "smoothing is trained"
 
 
 def test_a_run_that_only_has_bad_steps_stops_and_names_the_rows(sequences, tmp_path):
