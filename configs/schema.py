@@ -277,9 +277,10 @@ class EarlyStopping(Section):
     """Stop when the monitored validation metric no longer gets better."""
 
     patience: Positive = 2
-    """Evaluations without a better value before training stops."""
+    """Evaluations without an improvement before training stops."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """A smaller change is no improvement."""
+    """An improvement is a value better by more than this than that of the last improvement. It decides when training stops,
+    not which weights are kept: those are always of the best value."""
 
 
 def _batch_size(value: Any) -> Any:
@@ -320,9 +321,10 @@ class Train(Section):
     learning_rate: Annotated[float, Field(gt=0), PER_RUN] = 5e-5
     """The peak, after warm-up."""
     warmup_ratio: Share = 0.1
-    """Share of the steps over which the learning rate rises from zero."""
+    """Share of the steps, rounded up, over which the learning rate rises linearly: the first has peak / warm-up steps, the
+    last the peak."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after warm-up, to zero at the last step."""
+    """How the learning rate falls from the peak after warm-up: it would be zero at the step after the last."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay (AdamW), not on biases and norms."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
@@ -338,7 +340,8 @@ class Train(Section):
     mask_ratio: Annotated[float, Field(gt=0, lt=1), MASKED] = 0.15
     """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
     whole_word: Annotated[bool, MASKED] = False
-    """masked_lm: draw whole words, not word pieces."""
+    """masked_lm: draw whole words, not word pieces; every token is drawn with the same probability, however long its word is.
+    A word of more pieces than a sequence has targets (at least 16) is never drawn."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Computation; weights and reductions stay in float32. float16 scales its loss."""
     remat: bool = False
@@ -359,7 +362,8 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31), PER_RUN] = 0
     """Seed of the initial weights, of dropout and masks, and of the order of the data."""
     monitor: Literal["accuracy", "f1_macro", "log_loss", "loss"] | None = None
-    """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model."""
+    """The validation metric by which the best checkpoint is kept; `accuracy` of a classifier, `loss` of a language model. Of
+    equal values that with the lower validation log loss wins, where the task has one, then the later one."""
     early_stopping: EarlyStopping | None = None
     """When training stops before its last step; never if absent."""
     callbacks: tuple[Annotated[str, AfterValidator(_entry)], ...] = ()

@@ -130,37 +130,72 @@ def draw_mask(
     pieces: WordPiece,
     random: np.random.Generator,
     starts_word: np.ndarray | None = None,
+    most: int | None = None,
 ) -> Masked:
     """Draws the targets of one sequence: 80 % become [MASK], 10 % any token, 10 % stay (Devlin et al. 2018, section 3.1).
 
     Args:
         token_ids: int32 [length].
         candidates: int [n], positions of tokens that are not special.
-        ratio: share of the candidates that become targets, at least one.
+        ratio: share of the candidates that become targets: rounded, at least one. Of whole words that is the expected number.
         pieces: the tokenizer.
         random: decides.
-        starts_word: bool [vocabulary], for whole words: all pieces of a word are targets together; the last word drawn is
-            left out where it would be too much.
+        starts_word: bool [vocabulary], for whole words: all pieces of a word are targets together, or none is.
+        most: targets of whole words at most; no limit if not given.
     """
     assert pieces.mask_id is not None
-    wanted = max(1, round(ratio * len(candidates)))
+    count = max(1, round(ratio * len(candidates)))
     if starts_word is None:
-        positions = np.sort(random.permutation(candidates)[:wanted])
+        positions = np.sort(random.permutation(candidates)[:count])
     else:
         words = np.split(candidates, np.flatnonzero(starts_word[token_ids[candidates]]))
-        chosen: list[np.ndarray] = []
-        room = wanted
-        for index in random.permutation(len(words)):
-            if 0 < len(words[index]) <= room:
-                chosen.append(words[index])
-                room -= len(words[index])
-        positions = np.sort(np.concatenate(chosen)) if chosen else np.sort(candidates[:wanted])
+        drawn = _draw_words(np.array([len(word) for word in words]), count, most or len(candidates), random)
+        positions = np.sort(np.concatenate([candidates[:0], *(words[index] for index in drawn)]))
     targets = token_ids[positions]
     kind = random.random(len(positions))
     replaced = random.choice(pieces.ordinary_ids, len(positions)).astype(np.int32)
     hidden = token_ids.copy()
     hidden[positions] = np.where(kind < 0.8, np.int32(pieces.mask_id), np.where(kind < 0.9, replaced, targets))
     return Masked(hidden, positions.astype(np.int32), targets)
+
+
+def _draw_words(lengths: np.ndarray, count: int, most: int, random: np.random.Generator) -> list[int]:
+    """Draws words so that every token is drawn with the same probability, however long its word is.
+
+    Selection sampling (Knuth, The Art of Computer Programming 2, section 3.4.2, algorithm S) of tokens, whole words at a time:
+    each word is drawn with the share that the tokens still needed have of the tokens that are left. Long words come first,
+    so that those of one token make the number exact. A word that is longer than what is still needed, or than what may be
+    left out, is drawn with that share too, and does not change the share of those after it; then the number varies. Filling up
+    with words that fit, as BERT's create_pretraining_data.py does, draws long words too rarely.
+
+    Args:
+        lengths: int [words], tokens of each.
+        count: tokens to draw, in the mean.
+        most: tokens to draw at most; what would be more is not drawn, so a longer word never is.
+        random: decides.
+
+    Returns:
+        Indices of the words.
+    """
+    order = random.permutation(len(lengths))
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    chances = random.random(len(order))
+    needed, left, drawn = float(count), int(lengths.sum()), 0
+    words = []
+    for word, length, chance in zip(order.tolist(), lengths[order].tolist(), chances.tolist(), strict=True):
+        if not length:
+            break
+        share = needed / left
+        take = chance < share and drawn + length <= most
+        if take:
+            words.append(word)
+            drawn += length
+        if length <= min(needed, left - needed):
+            needed -= length * take
+        else:
+            needed -= length * share
+        left -= length
+    return words
 
 
 def save(model: keras.Model, pieces: WordPiece, sequence_length: int, folder: Path) -> None:

@@ -91,18 +91,22 @@ def probabilities(model: keras.Model) -> Callable[[dict[str, Any]], Any]:
     return compiled(model, compute, input_specs())
 
 
-def loss(model: keras.Model, inputs: dict[str, Any], smoothing: float) -> Any:
-    """Cross-entropy in nats, summed over rows by weight: a float32 scalar.
+def loss(model: keras.Model, inputs: dict[str, Any], smoothing: float) -> tuple[Any, Any]:
+    """Computes the loss to minimise, and the plain cross-entropy: float32 scalars in nats, summed over rows by weight.
 
     Args:
         model: of `build`, called in training.
         inputs: of the model, and `labels`: int32 [batch], `weights`: float32 [batch], 0 for a row that does not count.
-        smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        smoothing: label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7) of the first of them.
     """
     from keras import ops
 
     features = {name: inputs[name] for name in input_specs()}
     logits = ops.cast(model(features, training=True), "float32")
-    classes = logits.shape[-1]
-    targets = ops.one_hot(inputs["labels"], classes) * (1.0 - smoothing) + smoothing / classes
-    return ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True) * inputs["weights"])
+    labels = ops.one_hot(inputs["labels"], logits.shape[-1])
+
+    def total(targets: Any) -> Any:
+        return ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True) * inputs["weights"])
+
+    plain = total(labels)
+    return total(labels * (1.0 - smoothing) + smoothing / logits.shape[-1]) if smoothing else plain, plain

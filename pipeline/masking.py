@@ -17,6 +17,8 @@ from lmworks.tfx.progress import report
 
 _FIXED = 2**31
 """Stands for the epoch where masks are to be the same every time."""
+_LONG_WORD = 16
+"""Word pieces for which a sequence has room, however short it is; of longer words none is a target in short sequences."""
 _ROWS = 32
 _LOGITS = 1 << 25
 """Sequences that are predicted at once, unless they have more logits than this: float32, so 128 MiB."""
@@ -30,12 +32,18 @@ class MaskedRows:
         length: of a sequence, special tokens counted.
         ratio: share of targets.
         whole_word: draw whole words.
+
+    Attributes:
+        most: targets of a sequence at most.
     """
 
     def __init__(self, pieces: WordPiece, length: int, ratio: float, whole_word: bool = False) -> None:
         self.pieces, self.length, self._ratio = pieces, length, ratio
         self.most = max(1, round(ratio * (length - 2)))
-        self._starts = np.array([not token.startswith("##") for token in pieces.vocabulary]) if whole_word else None
+        self._starts: np.ndarray | None = None
+        if whole_word:
+            self.most = max(self.most, min(_LONG_WORD, length - 2))
+            self._starts = np.array([not token.startswith("##") for token in pieces.vocabulary])
 
     def input_specs(self, rows: int) -> dict[str, keras.InputSpec]:
         """Shapes and dtypes of `batch`."""
@@ -66,7 +74,7 @@ class MaskedRows:
             candidates = np.flatnonzero(np.isin(line, self.pieces.ordinary_ids))
             if len(candidates):
                 random = np.random.Generator(np.random.PCG64([*seed, int(row)]))
-                drawn = draw_mask(line, candidates, self._ratio, self.pieces, random, self._starts)
+                drawn = draw_mask(line, candidates, self._ratio, self.pieces, random, self._starts, self.most)
                 line, count = drawn.token_ids, len(drawn.positions)
                 positions[place, :count], targets[place, :count] = drawn.positions, drawn.targets
                 weights[place, :count] = 1.0

@@ -89,28 +89,35 @@ class SequenceTable:
             yield self.batch(order[start : start + batch_size], allowed, batch_size if fixed_shapes else None)
 
 
-def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int, bucket: int = 50) -> list[np.ndarray]:
-    """Order of an epoch: random, yet rows of like length share a batch. A pure function of its arguments.
+def shuffled_batches(
+    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, most_batches: int = 50
+) -> list[np.ndarray]:
+    """Orders an epoch: random, yet rows of like length share a batch. A pure function of its arguments.
 
-    Rows are permuted, cut into blocks of `bucket` batches, sorted by length within a block, and the batches permuted again.
+    Rows are permuted, cut into blocks, sorted by length within a block, cut into batches, and the batches permuted again. A
+    block is at most a quarter of the epoch: were it the whole, the same rows would share a batch in every epoch. Rows are
+    spread evenly over the batches: in a short last batch each row would weigh more, since a step's loss is a mean over rows.
 
     Args:
         lengths: int [rows].
-        batch_size: rows per batch; the last one of an epoch may be smaller.
+        batch_size: most rows per batch.
         seed: of the run.
         epoch: 0, 1, ….
-        bucket: batches per block.
+        most_batches: per block.
 
     Returns:
-        int64 [batch] positions, per batch.
+        int64 [batch] positions, per batch; as few batches as hold all rows, their sizes differ by at most 1.
     """
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = random.permutation(len(lengths))
-    block = batch_size * bucket
-    pieces = [order[start : start + block] for start in range(0, len(order), block)]
-    order = np.concatenate([piece[np.argsort(lengths[piece], kind="stable")] for piece in pieces])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batches[index] for index in random.permutation(len(batches))]
+    rows, count = len(lengths), -(-len(lengths) // batch_size)
+    order = random.permutation(rows)
+    sizes = random.permutation(np.arange(count) < rows % max(count, 1)) + rows // max(count, 1)
+    ends = np.cumsum(sizes)
+    block = max(1, min(most_batches, count // 4))
+    for piece in np.split(order, ends[block - 1 : -1 : block]):  # views, so that `order` itself is sorted
+        piece[:] = piece[np.argsort(lengths[piece], kind="stable")]
+    batches = np.split(order, ends[:-1])
+    return [batches[index] for index in random.permutation(count)]
 
 
 def shape_lengths(longest: np.ndarray, multiple: int = 8, at_least: int = 24) -> np.ndarray:

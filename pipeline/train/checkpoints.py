@@ -24,7 +24,7 @@ from lmworks.configs.schema import TrainStage
 from lmworks.tfx.artifacts import file_sha256, sync, write_json
 
 Arrays = dict[str, np.ndarray]
-_VERSION = 2
+_VERSION = 3
 _FILE, _RECORD = "state.safetensors", "checkpoint.json"
 
 

@@ -75,7 +75,7 @@ class Classification:
         }
 
     def micro_batches(self, step: int) -> list[loop.MicroBatch]:
-        """See `loop.Work`; the last ones of an epoch are filled up with rows of no weight."""
+        """See `loop.Work`; they are filled up with rows of no weight."""
         return [self._micro_batch(indices) for indices in self._rows(step)]
 
     def _micro_batch(self, indices: np.ndarray) -> loop.MicroBatch:
@@ -94,8 +94,7 @@ class Classification:
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
-        loss = text_classification.loss(self.model, inputs, self._smoothing)
-        return loss, loss
+        return text_classification.loss(self.model, inputs, self._smoothing)
 
     def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """See `loop.Work`."""

@@ -65,23 +65,24 @@ class _Packed:
     def _pack(self, epoch: int) -> Packing:
         return Packing(self.training.lengths, self._room, self.config.seed, epoch, self._border)
 
+    def _sequences(self, packing: Packing, step: int) -> np.ndarray:
+        """Sequences of a step. They are spread evenly: in a short last step of an epoch each would weigh more."""
+        return np.array_split(packing.sequence_order, self.steps_per_epoch)[step % self.steps_per_epoch]
+
     def rows(self, step: int) -> list[np.ndarray]:
-        """Sequences of a step are chosen first, and then cut into micro-batches; -1 fills the last one of an epoch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        """Sequences of a step are chosen first, and then cut into micro-batches; -1 fills the last one."""
+        epoch = step // self.steps_per_epoch
         if epoch != self._packing.epoch:
             self._packing = self._pack(epoch)
-        order, size = self._packing.sequence_order, self.config.rows * self.config.accumulate
-        chosen = order[place * size : (place + 1) * size]
+        chosen, size = self._sequences(self._packing, step), self.config.rows * self.config.accumulate
         chosen = np.concatenate([chosen, np.full(size - len(chosen), -1)])
         return np.split(chosen, self.config.accumulate)
 
     def ids(self, step: int) -> list[str]:
         """See `loop.Work`: the documents that its sequences are cut from."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        packing = self._pack(epoch)
-        size = self.config.rows * self.config.accumulate
+        packing = self._pack(step // self.steps_per_epoch)
         documents: dict[int, None] = {}
-        for row in packing.sequence_order[place * size : (place + 1) * size]:
+        for row in self._sequences(packing, step):
             begin, end = packing.span(int(row))
             first, last = np.searchsorted(packing.starts, [begin, end - 1], side="right") - 1
             documents |= dict.fromkeys(packing.order[first : last + 1].tolist())
@@ -196,7 +197,7 @@ class MaskedWork(_Packed):
         for rows in self.rows(step):
             inputs = self._masking.batch(self.training, self._packing, rows, [self.config.seed, epoch])
             count = float(inputs["weights"].sum())
-            tokens = int(inputs["padding_mask"].sum())
+            tokens = int(inputs["padding_mask"][rows >= 0].sum())
             batches.append(loop.MicroBatch(inputs, count, int((rows >= 0).sum()), tokens))
         return batches
 

@@ -62,7 +62,10 @@ class Work(Protocol):
         """Of the examples or documents of that step."""
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        """Sums over the targets, in nats: what is trained, and what is reported. Called while the step is traced."""
+        """Sums over the targets, in nats: the loss to minimise, and the plain cross-entropy, which `train/loss` shows.
+
+        Called while the step is traced.
+        """
 
     def describe(self, loss: float, tokens_per_second: float, devices: int) -> dict[str, float]:
         """What TensorBoard shows beside a training loss; the speed is that of all devices together."""
@@ -116,38 +119,58 @@ class Engine(Protocol):
 
 
 class Best:
-    """The best evaluation by the monitored validation metric, and when to stop."""
+    """The best evaluation, and when to stop.
+
+    The best is that with the best value of the monitored validation metric; of equal values that with the lower log loss,
+    where the task has one, and then the later one. A value that is no finite number never replaces one that is. How much
+    better a value must be to restart the patience of early stopping does not decide which weights are kept.
+    """
 
     def __init__(self, config: TrainStage) -> None:
         self.config = config
         self.value, self.step, self.judged = math.nan, 0, 0
         self.weights: list[np.ndarray] = []
         self.give_up = False
-        self._waited = 0
+        self._log_loss = math.nan
+        self._reference, self._waited = math.nan, 0
+        self._sign = -1 if config.monitored in LOWER_IS_BETTER else 1
 
     def judge(self, model: keras.Model, metrics: dict[str, float], step: int) -> None:
         """Keeps the weights if they are the best."""
-        value = metrics[self.config.monitored]
-        sign = -1 if self.config.monitored in LOWER_IS_BETTER else 1
-        patience = self.config.early_stopping
-        margin = patience.min_delta if patience else 0.0
+        value, log_loss = metrics[self.config.monitored], metrics.get("log_loss", math.nan)
+        if math.isnan(metrics.get("log_loss", value)):  # the accuracy of scores that are NaN is a number
+            value = math.nan
         self.judged = step
         # Not by whether there are weights: after a resumption only the first host has some, and all must judge alike.
-        if math.isnan(self.value) or sign * (value - self.value) > margin:
-            self.value, self.step, self._waited = value, step, 0
+        if self._rank(value, log_loss) >= self._rank(self.value, self._log_loss):
+            self.value, self._log_loss, self.step = value, log_loss, step
             self.weights = [np.array(one) for one in model.get_weights()]
+        patience = self.config.early_stopping
+        margin = patience.min_delta if patience else 0.0
+        first = math.isnan(self._reference) and not math.isnan(value)
+        if first or self._sign * (value - self._reference) > margin:
+            self._reference, self._waited = value, 0
         else:
             self._waited += 1
         self.give_up = patience is not None and self._waited >= patience.patience
 
+    def _rank(self, value: float, log_loss: float) -> tuple[float, float]:
+        """Higher is better; values that are no finite numbers come last."""
+        return (
+            self._sign * value if math.isfinite(value) else -math.inf,
+            -log_loss if math.isfinite(log_loss) else -math.inf,
+        )
+
     def facts(self) -> dict[str, Any]:
         """All but the weights, for a checkpoint."""
-        value = self.value if math.isfinite(self.value) else None
-        return {"value": value, "step": self.step, "judged": self.judged, "waited": self._waited}
+        values = {"value": self.value, "log_loss": self._log_loss, "reference": self._reference}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        return {**finite, "step": self.step, "judged": self.judged, "waited": self._waited}
 
     def restore(self, facts: dict[str, Any], weights: Arrays) -> None:
         """Goes back to what a checkpoint says."""
-        self.value = math.nan if facts["value"] is None else facts["value"]
+        values = [math.nan if facts[name] is None else facts[name] for name in ("value", "log_loss", "reference")]
+        self.value, self._log_loss, self._reference = values
         self.step, self.judged, self._waited = facts["step"], facts["judged"], facts["waited"]
         self.weights = [weights[name] for name in sorted(weights)]
 

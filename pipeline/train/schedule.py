@@ -10,7 +10,13 @@ import keras
 
 @keras.saving.register_keras_serializable(package="lmworks")
 class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly from zero to the peak, then falls to zero at the last step.
+    """Rises linearly to the peak, then falls towards zero.
+
+    Of `steps` steps s = 0, 1, … the first w = ceil(steps · warmup_ratio) rise: their rate is peak · (s + 1) / w, so that the
+    first step already moves and step w - 1 has the peak. From step w on the rate falls from the peak by the share
+    x = (s - w) / (steps - w): linear peak · (1 - x), cosine peak · (1 + cos πx) / 2. Zero would be the step after the last.
+    Schedules of `transformers` are the same from step w on; in the warm-up each step has the rate that theirs has a step
+    later, whose step 0 has rate zero.
 
     Args:
         peak: the highest learning rate.
@@ -26,7 +32,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         """Learning rate of the step that follows `step` finished ones."""
         ops = keras.ops
         step = ops.cast(step, "float32")
-        warmup = float(round(self.steps * self.warmup_ratio))
+        warmup = float(math.ceil(self.steps * self.warmup_ratio))
         rise = (step + 1.0) / max(warmup, 1.0)
         share = ops.clip((step - warmup) / max(self.steps - warmup, 1.0), 0.0, 1.0)
         fall = {

@@ -201,6 +201,25 @@ def test_an_epoch_holds_every_token_once(causal):
             np.testing.assert_array_equal(one.inputs["token_ids"], other.inputs["token_ids"])
 
 
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_sequences_are_spread_evenly_over_the_steps(kind, request):
+    """A step's loss is a mean over its targets: in a short last step each of them weighed up to 16 times as much."""
+    _, work = _work(request.getfixturevalue(kind), batch_size=16)
+    for epoch in range(2):
+        steps = range(epoch * work.steps_per_epoch, (epoch + 1) * work.steps_per_epoch)
+        batches = [batch for step in steps for batch in work.micro_batches(step)]
+        sizes = [batch.examples for batch in batches]
+        packing = work._pack(epoch)
+        assert sum(sizes) == packing.sequences
+        assert packing.sequences % 16, "else nothing is left to spread"
+        assert max(sizes) - min(sizes) == 1
+        assert sorted(np.concatenate([work.rows(step)[0] for step in steps])) == sorted(
+            [*range(packing.sequences), *[-1] * (16 * len(batches) - packing.sequences)]
+        )
+        extra = 2 if kind == "masked" else 0  # [CLS] and [SEP]
+        assert sum(batch.tokens for batch in batches) == packing.tokens + extra * packing.sequences
+
+
 def test_masks_are_drawn_as_bert_does(masked):
     _, work = _work(masked, batch_size=8)
     pieces, kinds, shares = work.pieces, [], []

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.schema import TrainStage
+from lmworks.models import text_classification
 from lmworks.pipeline.train import batch_size, hosts
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import _build, _divide
@@ -149,7 +151,6 @@ def test_what_makes_resuming_wrong_is_refused_by_name(finished, sequences, tmp_p
 
 def build(settings, sequences, precision="float32"):
     """Work and engine, as a run has them."""
-    from lmworks.models import text_classification
     from lmworks.models.tokenizer import open_tokenizer
     from lmworks.pipeline.train.classification import Classification
     from lmworks.tfx.artifacts import Sequences, read
@@ -184,6 +185,26 @@ def test_a_step_that_is_no_number_changes_nothing_and_is_counted(sequences):
     assert np.isfinite(totals.loss)
     assert np.isfinite(totals.gradient_norm)
     assert engine.learning_rate() != rate
+
+
+def test_the_loss_that_is_shown_is_the_plain_cross_entropy(sequences):
+    """As for a language model, label smoothing is trained and not shown."""
+    shown, trained = [], []
+    for smoothing in (0.0, 0.3):
+        work, engine = build(config(dropout=0.0, label_smoothing=smoothing), sequences["text_classification"])
+        batch = work.micro_batches(0)[0]
+        chances = np.asarray(work._compute({name: batch.inputs[name] for name in text_classification.input_specs()}))
+        real = batch.inputs["weights"] > 0
+        expected = -np.log(chances[np.arange(len(real)), batch.inputs["labels"]][real].astype(np.float64)).sum()
+        engine.step(0, [batch])
+        totals = engine.read()
+        assert totals.loss == pytest.approx(expected, rel=1e-5)
+        shown.append(totals.loss)
+        engine.step(1, work.micro_batches(1))
+        engine.sync()
+        trained.append([np.array(one) for one in work.model.get_weights()])
+    assert shown[0] == pytest.approx(shown[1], rel=1e-6)
+    assert max(np.abs(one - other).max() for one, other in zip(*trained, strict=True)) > 1e-5, "smoothing is trained"
 
 
 def test_a_run_that_only_has_bad_steps_stops_and_names_the_rows(sequences, tmp_path):
@@ -320,19 +341,83 @@ def test_early_stopping_is_resumed_too(sequences, tmp_path):
     assert [step for step, _ in curve(tmp_path / "logs", "validation/log_loss")] == [5, 10, 15, 20]
 
 
-def test_the_best_is_judged_without_weights_and_after_no_number():
-    """After a resumption only the first host has weights; and a number is better than none."""
+def judged(settings: TrainStage, *evaluations: dict[str, float], resumed: bool = False) -> Best:
+    """The best of some evaluations, 10 steps apart, whose weights are their steps."""
+    model = keras.Sequential([keras.layers.Dense(1, use_bias=False)])
+    model.build((None, 1))
+    best = Best(settings)
+    for number, metrics in enumerate(evaluations):
+        if best.give_up:
+            break
+        if resumed:
+            facts, weights = json.loads(json.dumps(best.facts(), allow_nan=False)), best.named()
+            best = Best(settings)
+            best.restore(facts, weights)
+        model.set_weights([np.full((1, 1), 10.0 * (number + 1))])
+        best.judge(model, metrics, 10 * (number + 1))
+    assert [float(one[0, 0]) for one in best.weights] == [best.step]
+    return best
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("monitor", "evaluations", "step"),
+    [
+        ("accuracy", [(0.800, 0.5), (0.8095, 0.5)], 20),  # less than min_delta better, and better all the same
+        ("accuracy", [(0.8095, 0.5), (0.800, 0.4)], 10),
+        ("accuracy", [(1.0, 0.69), (1.0, 0.005), (1.0, 0.007)], 20),  # of equal ones that of the lower log loss
+        ("accuracy", [(1.0, 0.5), (1.0, 0.5)], 20),  # then the later one
+        ("accuracy", [(1.0, math.nan), (0.5, 0.6), (1.0, math.nan)], 20),  # scores that are NaN have an accuracy
+        ("accuracy", [(0.5, math.inf), (0.5, 0.7)], 20),
+        ("accuracy", [(0.5, 0.7), (0.5, math.inf)], 10),
+        ("accuracy", [(math.nan, math.nan), (math.nan, math.nan)], 20),
+        ("f1_macro", [(0.4, 0.7), (0.4, 0.6), (0.4, 0.65)], 20),
+        ("log_loss", [(0.9, 0.60), (0.8, 0.595), (0.9, math.nan), (0.9, 0.598)], 20),
+        ("log_loss", [(0.9, math.inf), (0.9, 9.0), (0.9, 9.0)], 30),
+    ],
+)
+def test_the_best_value_is_kept_and_ties_go_to_the_lower_log_loss_then_to_the_later(
+    monitor, evaluations, step, resumed
+):
+    settings = config(monitor=monitor, early_stopping={"patience": 9, "min_delta": 0.01})
+    metrics = [{"accuracy": one, "f1_macro": one, "log_loss": other} for one, other in evaluations]
+    assert judged(settings, *metrics, resumed=resumed).step == step
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_best_loss_of_a_language_model_is_kept(resumed):
+    settings = config("causal_lm", early_stopping={"patience": 9, "min_delta": 0.1})
+    losses = [math.inf, 3.0, 2.95, math.nan, 2.95, 2.97]
+    best = judged(settings, *({"loss": loss} for loss in losses), resumed=resumed)
+    assert (best.step, best.value) == (50, 2.95)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("accuracies", "stopped"),
+    [
+        ([0.80, 0.8095, 0.805], True),  # neither is better by more than min_delta
+        ([0.80, 0.805, 0.811], False),  # small gains add up
+        ([0.80, 0.805, 0.809, 0.83], True),
+        ([0.80, 0.80, 0.80], True),  # an equal value counts as waiting
+        ([math.nan, math.nan], True),
+        ([math.nan, 0.8, 0.8], False),
+    ],
+)
+def test_min_delta_decides_when_training_stops(accuracies, stopped, resumed):
+    settings = config(monitor="accuracy", early_stopping={"patience": 2, "min_delta": 0.01})
+    best = judged(settings, *({"accuracy": one, "log_loss": 0.5} for one in accuracies), resumed=resumed)
+    assert best.give_up == stopped
+
+
+def test_the_best_is_judged_without_weights():
+    """After a resumption only the first host has weights, and all must judge alike."""
     model = keras.Sequential([keras.layers.Dense(1)])
     model.build((None, 1))
-    settings = config(early_stopping={"patience": 2})
-    best = Best(settings)
-    best.restore({"value": 0.5, "step": 5, "judged": 5, "waited": 1}, {})
+    best = Best(config(early_stopping={"patience": 2}))
+    best.restore({"value": 0.5, "log_loss": 0.5, "reference": 0.5, "step": 5, "judged": 5, "waited": 1}, {})
     best.judge(model, {"log_loss": 0.6}, 10)
     assert (best.value, best.step, best.give_up) == (0.5, 5, True)
-    best = Best(settings)
-    for step, value in ((5, math.nan), (10, 0.7), (15, math.nan)):
-        best.judge(model, {"log_loss": value}, step)
-    assert (best.value, best.step, best.give_up) == (0.7, 10, False)
 
 
 INTERRUPT = """
