@@ -21,8 +21,8 @@ from lmworks.models.preset import (
     policy,
     sizes_of,
     task_class,
-    to_float32,
 )
+from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
@@ -145,11 +145,14 @@ def save(model: keras.Model, pieces: CausalPieces, sequence_length: int, folder:
     KerasHub's tokenizers insist on special tokens of their family. Without these in the vocabulary the preset has no
     tokenizer of KerasHub's, and opens with `preprocessor=None`.
     """
-    plain = to_float32(model)
-    with contextlib.suppress(ValueError):
-        tokenizer = pieces.keras_hub_tokenizer(plain.preprocessor_cls.tokenizer_cls)
-        plain.preprocessor = plain.preprocessor_cls(tokenizer, sequence_length=sequence_length)
-    plain.save_to_preset(str(folder))
+
+    def preprocessor_of(task: Any) -> Any:
+        with contextlib.suppress(ValueError):
+            tokenizer = pieces.keras_hub_tokenizer(task.preprocessor_cls.tokenizer_cls)
+            return task.preprocessor_cls(tokenizer, sequence_length=sequence_length)
+        return None
+
+    plain = write_preset(model, folder, preprocessor_of)
     for path in (folder / "config.json", folder / "task.json"):
         described = json.loads(path.read_text(encoding="utf-8"))
         backbone = described["config"].get("backbone", described)

@@ -11,7 +11,8 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.backend import backend
 from lmworks.models.huggingface import read_masked_head, with_pooler
-from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class, to_float32
+from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class
+from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
 
 if TYPE_CHECKING:
@@ -200,9 +201,11 @@ def _draw_words(lengths: np.ndarray, count: int, most: int, random: np.random.Ge
 
 def save(model: keras.Model, pieces: WordPiece, sequence_length: int, folder: Path) -> None:
     """Writes a preset that `keras_hub.models.MaskedLM.from_preset` opens, and the exact tokenizer."""
-    plain = to_float32(model)
-    plain.preprocessor = plain.preprocessor_cls(pieces.keras_hub_tokenizer(), sequence_length=sequence_length)
-    plain.save_to_preset(str(folder))
+
+    def preprocessor_of(task: Any) -> Any:
+        return task.preprocessor_cls(pieces.keras_hub_tokenizer(), sequence_length=sequence_length)
+
+    write_preset(model, folder, preprocessor_of)
     pieces.save(folder / EXACT)
 
 

@@ -147,8 +147,10 @@ def to_float32(model: keras.Model) -> keras.Model:
 
     config = model.get_config()
     config.pop("preprocessor", None)
+    config.pop("name", None)
     config["dtype"] = "float32"
     backbone = {**model.backbone.get_config(), **left_out(model.backbone), "dtype": "float32"}
+    backbone.pop("name", None)
     config["backbone"] = type(model.backbone).from_config(backbone)
     with keras.name_scope(""):
         copy = type(model)(**config, preprocessor=None)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
 from lmworks.models.huggingface import read_classifier_head
-from lmworks.models.preset import dropout_of, open_preset, sizes_of, task_class, to_float32
+from lmworks.models.preset import dropout_of, open_preset, sizes_of, task_class
+from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def save(model: keras.Model, tokenizer: Tokenizer, labels: Sequence[str], sequen
 
     KerasHub's own tokenizer goes with it at its closest settings; it may differ from the exact one on rare characters.
     """
-    plain = to_float32(model)
-    preprocessor = plain.preprocessor_cls(tokenizer.keras_hub_tokenizer(), sequence_length=sequence_length)
-    plain.preprocessor = preprocessor
-    plain.save_to_preset(str(folder))
+
+    def preprocessor_of(task: Any) -> Any:
+        return task.preprocessor_cls(tokenizer.keras_hub_tokenizer(), sequence_length=sequence_length)
+
+    write_preset(model, folder, preprocessor_of)
     tokenizer.save(folder / "exact_tokenizer")
     (folder / LABELS).write_text(json.dumps(list(labels), ensure_ascii=False))
 

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         if values.verbosity > 0:
             raise
         return FAILED
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, sqlite3.Error) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
         told = "the disk is full; free some space and run the same command again" if full else str(error)
         print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
@@ -270,11 +270,9 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
         return DONE
     if values.follow:
         raise ConfigError("--follow needs a run's name: lmworks runs NAME --follow")
-    found = runs.folders(root)
-    if not found:
+    if not runs.folders(root):
         print(f"{values.root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
-    for folder in found:
-        record = runs.read_record(folder)
+    for folder, record in runs.readable(root):
         at = runs.now(folder, record)
         told = " ".join(at) if at else record["stages"].get("evaluate", {}).get("summary", "")
         print(f"{folder.name:<20} {record['status']:<8} {told}")
@@ -310,11 +308,11 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
     root = Path(values.root)
     if remote := _remote(values, write=False):
         from lmworks.tfx.artifacts import Logs
-        from lmworks.tfx.runs import folders
+        from lmworks.tfx.runs import readable
 
         root = remote.mirror
         remote.look_at_runs()
-        for run in folders(root):
+        for run, _ in readable(root):
             remote.fetch_kind(run, Logs.__name__)
     serve(root, values.host, values.port)
     return DONE

@@ -166,11 +166,45 @@ def read(kind: type[T], path: Path) -> T:
 def manifest_of(path: Path) -> dict[str, Any] | None:
     """The manifest of a whole artifact, or None where there is none."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        whole = all((path / entry["path"]).stat().st_size == entry["size"] for entry in manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = parse_manifest((path / MANIFEST).read_bytes())
+        whole = manifest and all((path / entry["path"]).stat().st_size == entry["size"] for entry in manifest["files"])
+    except (OSError, ValueError):
         return None
-    return manifest if whole and manifest.get("version") == MANIFEST_VERSION else None
+    return manifest if whole else None
+
+
+def parse_manifest(content: bytes) -> dict[str, Any] | None:
+    """A manifest as it is written into `artifact.json`; None where that is damaged, of another version or no manifest."""
+    manifest = parse_json(content)
+    fields = {"type": str, "output": str, "digest": str, "files": list, "properties": dict, "execution": dict}
+    if not has_fields(manifest, fields) or manifest.get("version") != MANIFEST_VERSION:
+        return None
+    entry = {"path": str, "size": int, "sha256": str}
+    return manifest if all(has_fields(file, entry) for file in manifest["files"]) else None
+
+
+def execution_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the execution that made an artifact; None where it lacks what an execution is found again by."""
+    record = manifest["execution"]
+    fields = {"id": str, "component": str, "key": str, "finished": float | int, "outputs": list}
+    fields |= dict.fromkeys(("config", "inputs", "external", "code", "versions"), dict)
+    if not has_fields(record, fields):
+        return None
+    whole = all(has_fields(source, {"artifact": str, "digest": str}) for source in record["inputs"].values())
+    return record if whole else None
+
+
+def parse_json(content: bytes | str) -> Any:
+    """What JSON says; None where it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def has_fields(value: Any, fields: Mapping[str, Any]) -> bool:
+    """Whether a JSON value is an object with these fields, each of its type."""
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in fields.items())
 
 
 def file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lmworks.tfx.artifacts import file_sha256
+from lmworks.tfx.url_digests import is_unknown, url_digest
 
 ENGINE_VERSION = 1
 """Raised when the engine changes what an execution means, so that nothing older is reused."""
@@ -62,29 +64,33 @@ def external(config: BaseModel, digest: Callable[[Path], str] = file_sha256) -> 
     return {name: _digest_of(name, digest) for name in named}
 
 
+def changed_outside(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names in both whose content is known to differ."""
+    both = [(name, before[name], now[name]) for name in before if name in now]
+    return [name for name, old, new in both if old != new and not (is_unknown(old) or is_unknown(new))]
+
+
 def _digest_of(name: str, digest: Callable[[Path], str]) -> str:
+    name = name.removeprefix("file://")
     if "://" in name:
-        return _remote_digest(name)
+        return url_digest(name)
     matches = [Path(name)] if Path(name).exists() else sorted(map(Path, glob.glob(name, recursive=True)))
-    files = [
-        file
-        for match in matches
-        for file in ([match] if match.is_file() else sorted(match.rglob("*")))
-        if file.is_file()
-    ]
+    files = [file for match in matches for file in ([match] if match.is_file() else _files_below(match))]
     content = [[str(file), digest(file)] for file in files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest() if content else "absent"
 
 
-def _remote_digest(url: str) -> str:
-    """What the store behind a URL says of its content (ETag, checksum, revision); the URL alone where it cannot be asked."""
-    import fsspec
-
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-        return ",".join(str(system.ukey(match)) for match in sorted(system.glob(path)) or [path])
-    except Exception:  # any store, any error: the stage itself says what is wrong with the URL
-        return "unknown"
+def _files_below(folder: Path) -> list[Path]:
+    """All files, also behind links to folders, for whoever opens a preset follows them too; each folder once."""
+    found, seen = [], set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(where, name)).is_file()]
+    return sorted(found)
 
 
 def versions() -> dict[str, str]:

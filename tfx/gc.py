@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lmworks.configs.load import ConfigError
 from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import SETTLED, manifest_of
+from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.remote import RemoteRoot
 
@@ -207,7 +207,7 @@ def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
     if item.kind == "execution":
         return _wants(targets, item.path)
     if item.kind == "state" and (marker := item.path / SETTLED).is_file():
-        return not state and _wants(targets, root / "store" / marker.read_text(encoding="utf-8"))
+        return not state and _wants(targets, root / "store" / marker.read_text(encoding="utf-8", errors="replace"))
     return (
         not state and _wants(targets, root / "state" / item.stage / _key(item)) and item.path.name != f".{_key(item)}"
     )
@@ -239,8 +239,9 @@ def _key(item: Item) -> str:
     if item.kind == "draft":
         return item.path.name.split(".")[1]
     manifests = (manifest_of(output) for output in sorted(item.path.iterdir()))
+    records = (execution_of(manifest) for manifest in manifests if manifest)
     # A damaged execution has none that is known, and is of use to nobody.
-    return next((str(manifest["execution"]["key"]) for manifest in manifests if manifest), "damaged")
+    return next((str(record["key"]) for record in records if record), "damaged")
 
 
 def _remove_locks(root: Path) -> None:

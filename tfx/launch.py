@@ -30,10 +30,11 @@ from pydantic import BaseModel
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
-from lmworks.tfx import fingerprint, locks, process, progress, vertex_tensorboard
+from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
 from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, manifest_of, publish, read, settle, write_json
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
+from lmworks.tfx.file_digests import FileDigests
 from lmworks.tfx.hosts import this_host
 
 _BEGAN = time.time()
@@ -72,7 +73,8 @@ def execute(
     Args:
         component: what to run.
         executor_input: KFP's description of inputs and outputs.
-        context: what the local runner knows already: `execution` (id), `external` (digests), `state` (folder).
+        context: what the local runner knows already: `execution` (id), `external` (digests), `memo` (database of file digests),
+            `state` (folder).
         state_root: where no runner keeps one: root of the stages' states, `<stage>/<key>`, from which a retry goes on. Without
             it unfinished work is lost with the process.
         log_dir: where the live events of a `Logs` go, in place of its state.
@@ -83,9 +85,18 @@ def execute(
     context = context or {}
     given, asked = executor_input.get("inputs", {}), executor_input.get("outputs", {})
     config = stage_config(component, given["parameterValues"])
+    memo = FileDigests(Path(context["memo"]) if context.get("memo") else None)
     external = context.get("external")
     if external is None:
-        external = fingerprint.external(config)
+        external = fingerprint.external(config, memo.of)
+
+    def look_again() -> None:
+        if changed := fingerprint.changed_outside(external, fingerprint.external(config, memo.of)):
+            raise UserError(
+                f"{', '.join(changed)} changed while it was read; nothing was published; run the same command again when "
+                "nobody writes to it"
+            )
+
     arguments: dict[str, Any] = {"config": config} | dict.fromkeys(component.optional)
     inputs: dict[str, dict[str, str]] = {}
     for name, entry in given.get("artifacts", {}).items():
@@ -122,7 +133,9 @@ def execute(
                 stack.enter_context(vertex_tensorboard.sending(live, curves))
             arguments[name] = outputs[name] = kind(path, state=live, settled=settled)
         started = time.time()
-        value = component(**arguments)
+        with outside.watching(look_again):
+            value = component(**arguments)
+        memo.close()
         if elsewhere:
             return value
         if component.value is not None and type(value) is not component.value:

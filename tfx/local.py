@@ -18,9 +18,9 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
-from lmworks.tfx.artifacts import MANIFEST, manifest_of, settle, write_json
+from lmworks.tfx.artifacts import MANIFEST, execution_of, manifest_of, settle, write_json
 from lmworks.tfx.component import Node, check
-from lmworks.tfx.metadata import Metadata
+from lmworks.tfx.metadata import INDEX, Metadata
 from lmworks.tfx.remote import RemoteRoot
 from lmworks.tfx.screen import Screen
 
@@ -76,6 +76,8 @@ class LocalRunner:
         """A process that waits for its stage's turn, and its log."""
         self._kept: dict[str, str] = {}
         """In a remote root: what the run's earlier record names of stages that this one has not come to, as links do here."""
+        self._read: dict[str, str] = {}
+        """Digests of what the stages so far have read outside the pipeline."""
         self._told = 0.0
         """When other processes were last told of progress."""
 
@@ -97,7 +99,7 @@ class LocalRunner:
         (self.folder / runs.PROGRESS).unlink(missing_ok=True)
         if self._remote:
             before = self._remote.record(self.run)
-            self._kept = {stage: told["execution"] for stage, told in before.get("stages", {}).items()}
+            self._kept = {stage: told["execution"] for stage, told in before["stages"].items()} if before else {}
             self._kept |= before.get("kept", {})
         results: dict[str, Result] = {}
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
@@ -136,7 +138,7 @@ class LocalRunner:
                 raise StageError(f"{node.name}: its input {name} vanished from {folder}; run the same command again")
             inputs[name] = (folder / ref.output, manifest["digest"])
         config = node.config.model_dump(mode="json")
-        external = fingerprint.external(node.config, metadata.file_digest)
+        external = self._outside(node, metadata)
         digests = {name: digest for name, (_, digest) in inputs.items()}
         key = fingerprint.key(node.component.entry, config, digests, external)
         with self._lock(node.name, key) as lock:
@@ -158,6 +160,21 @@ class LocalRunner:
             # While the key is held, so that at no time an execution in use is neither held nor linked.
             self._link(node, found)
         return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"]["value"])
+
+    def _outside(self, node: Node, metadata: Metadata) -> dict[str, str]:
+        """Digests of what a stage reads outside the pipeline.
+
+        Raises:
+            StageError: an earlier stage of this run read the same with another content.
+        """
+        external = fingerprint.external(node.config, metadata.file_digests.of)
+        if changed := fingerprint.changed_outside(self._read, external):
+            raise StageError(
+                f"{node.name}: {', '.join(changed)} changed since an earlier stage of this run read it; "
+                "run the same command again"
+            )
+        self._read |= external
+        return external
 
     def _make_alone(
         self,
@@ -197,8 +214,8 @@ class LocalRunner:
         why = ""
         for folder, record in metadata.executions(node.component.entry, key):
             if not (folder.is_dir() and metadata.record(folder)):
+                why = why or ("its result is damaged" if folder.is_dir() else "its result was deleted")
                 metadata.forget(folder)
-                why = why or "its result was deleted"
                 continue
             code, versions = fingerprint.changed_code(record["code"]), fingerprint.changed_versions(record["versions"])
             if not code and not versions:
@@ -222,7 +239,7 @@ class LocalRunner:
         """Takes over what a killed run had finished but not renamed, and clears what it had not finished."""
         for draft in sorted((self.root / "store" / stage).glob(f".{key}.*")):
             manifests = [manifest_of(path) for path in draft.iterdir() if path.is_dir()]
-            record = next((manifest["execution"] for manifest in manifests if manifest), None)
+            record = next((execution_of(manifest) for manifest in manifests if manifest), None)
             if record and len(record["outputs"]) == len(manifests) and all(manifests):
                 fresh = not fingerprint.changed_code(record["code"]) and not fingerprint.changed_versions(
                     record["versions"]
@@ -252,7 +269,12 @@ class LocalRunner:
                 },
             },
         }
-        context = {"execution": f"{node.name}/{name}", "external": external, "state": str(state)}
+        context = {
+            "execution": f"{node.name}/{name}",
+            "external": external,
+            "memo": str(self.root / INDEX),
+            "state": str(state),
+        }
         log = self.folder / node.name / "log.txt"
         self._unlink(node.name)
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmworks.tfx.artifacts import file_sha256, manifest_of
+from lmworks.tfx.artifacts import execution_of, manifest_of
+from lmworks.tfx.file_digests import FileDigests
 
+INDEX = "metadata.sqlite"
+_COMPLETE = 1
+"""`user_version` of an index that holds the whole store; of a new one, of an empty file, and of a rebuild that was cut it is 0."""
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""Codes of a file that is no index of ours; all others are no reason to throw one away: a full disk, a lock, missing rights."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, component TEXT, key TEXT, finished REAL, record TEXT);
 CREATE INDEX IF NOT EXISTS by_key ON executions (component, key);
 CREATE TABLE IF NOT EXISTS artifacts (id TEXT PRIMARY KEY, execution TEXT, output TEXT, type TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS inputs (execution TEXT, name TEXT, artifact TEXT, PRIMARY KEY (execution, name));
 CREATE INDEX IF NOT EXISTS by_artifact ON inputs (artifact);
-CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT);
 """
 
 
@@ -27,32 +32,44 @@ class Metadata:
 
     def __init__(self, root: Path) -> None:
         self.store = root / "store"
-        path = root / "metadata.sqlite"
+        path = root / INDEX
         root.mkdir(parents=True, exist_ok=True)
         # One at a time: two that make a fresh database at once would find it locked.
         with (root / "metadata.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            fresh = not path.exists()
             try:
                 self._open(path)
-            except sqlite3.OperationalError:  # a full disk, say: no reason to throw the index away
-                raise
-            except sqlite3.DatabaseError:
-                # An index that cannot be read is made anew from the store, which is the truth.
-                for damaged in root.glob("metadata.sqlite*"):
-                    damaged.unlink()
-                fresh = True
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+                    raise
+                self._database.close()
+                _set_aside(path, str(error))
                 self._open(path)
-            if fresh:
-                self.rebuild()
+        self.file_digests = FileDigests(path)
 
     def _open(self, path: Path) -> None:
+        """Opens the index, which is made of what the store holds, the truth, where it is not complete.
+
+        Raises:
+            sqlite3.DatabaseError: it is damaged, or cannot be used now.
+        """
         self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
+        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
         self._database.executescript(_TABLES)
+        self._database.execute("SELECT id, component, key, finished, record FROM executions LIMIT 1")
+        self._database.execute("SELECT id, execution, output, type, digest FROM artifacts LIMIT 1")
+        self._database.execute("SELECT execution, name, artifact FROM inputs LIMIT 1")
+        if self._database.execute("PRAGMA user_version").fetchone()[0] != _COMPLETE:
+            self._database.execute("DROP TABLE IF EXISTS digests")  # of earlier versions, without inode and ctime
+            self.rebuild()
+            self._database.execute(f"PRAGMA user_version = {_COMPLETE}")
 
     def close(self) -> None:
         """Closes the database."""
+        self.file_digests.close()
         self._database.close()
 
     def rebuild(self) -> None:
@@ -66,7 +83,7 @@ class Metadata:
     def record(self, folder: Path) -> bool:
         """Indexes a published execution, `<store>/<stage>/<execution>`; False where it is not whole."""
         manifests = {path.name: manifest_of(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-        record = next((manifest["execution"] for manifest in manifests.values() if manifest), None)
+        record = next((execution_of(manifest) for manifest in manifests.values() if manifest), None)
         if record is None or set(record["outputs"]) != set(manifests) or not all(manifests.values()):
             return False
         name = f"{folder.parent.name}/{folder.name}"
@@ -89,15 +106,21 @@ class Metadata:
         query = (
             "SELECT id, record FROM executions WHERE component = ? AND (? IS NULL OR key = ?) ORDER BY finished DESC"
         )
-        for name, record in self._database.execute(query, (component, key, key)).fetchall():
-            yield self.store / name, json.loads(record)
+        for name, text in self._database.execute(query, (component, key, key)).fetchall():
+            try:
+                record = execution_of({"execution": json.loads(text)})
+            except (ValueError, TypeError):  # a page of the index may be damaged without a trace in its structure
+                record = None
+            if record is None:
+                print(f"{INDEX}: what it holds of {name} is damaged; this execution is left out", file=sys.stderr)
+                continue
+            yield self.store / name, record
 
     def forget(self, folder: Path) -> None:
-        """Takes an execution out of the index, and what is left of it out of the store."""
+        """Takes an execution out of the index; what is left of it in the store stays until it is cleared by `gc`."""
         name = f"{folder.parent.name}/{folder.name}"
         for table, column in (("inputs", "execution"), ("artifacts", "execution"), ("executions", "id")):
             self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
-        shutil.rmtree(folder, ignore_errors=True)
 
     def upstream(self, artifact: str) -> list[str]:
         """All artifacts that an artifact was made from, nearest first."""
@@ -123,16 +146,11 @@ class Metadata:
                     waiting.append(name)
         return list(found)
 
-    def file_digest(self, path: Path) -> str:
-        """SHA-256 of a file, remembered by path, size and time of change."""
-        name, status = str(path.resolve()), path.stat()
-        known = self._database.execute(
-            "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND mtime_ns = ?",
-            (name, status.st_size, status.st_mtime_ns),
-        ).fetchone()
-        if known:
-            return str(known[0])
-        digest = file_sha256(path)
-        row = (name, status.st_size, status.st_mtime_ns, digest)
-        self._database.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", row)
-        return digest
+
+def _set_aside(path: Path, why: str) -> None:
+    """Moves a damaged index out of the way, in place of one that was moved there before."""
+    kept = path.with_name(f"{path.name}.damaged")
+    print(f"{path}: is damaged ({why}); it is kept as {kept.name} and made anew from the store", file=sys.stderr)
+    for journal in ("-wal", "-shm"):
+        path.with_name(path.name + journal).unlink(missing_ok=True)
+    path.replace(kept)

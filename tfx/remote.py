@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +26,14 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import MANIFEST, manifest_of, points_outside, write_json
+from lmworks.tfx.artifacts import (
+    MANIFEST,
+    execution_of,
+    manifest_of,
+    parse_manifest,
+    points_outside,
+    write_json,
+)
 from lmworks.tfx.kept_state import KeptState
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Store
@@ -74,7 +81,8 @@ class RemoteRoot:
 
     def _learn(self, stage: str, name: str) -> None:
         for output in self.store.listing(f"store/{stage}/{name}"):
-            if manifest := _json(self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")):
+            content = self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")
+            if content and (manifest := parse_manifest(content)):
                 self._check([entry["path"] for entry in manifest["files"]], f"store/{stage}/{name}/{output}/{MANIFEST}")
                 known = self._known / stage / name / output
                 known.mkdir(parents=True, exist_ok=True)
@@ -200,17 +208,21 @@ class RemoteRoot:
         found = []
         for name in names:
             content = self.store.read(f"{name}/{runs.RECORD}")
-            record = _json(content)
-            if content and record is None and strict:
-                raise UserError(f"{self.url}/{name}/{runs.RECORD}: cannot be read; run it again, or remove it")
-            if isinstance(record, dict) and record.get("run") == name and {"status", "stages"} <= record.keys():
+            if content is None:
+                continue
+            record = runs.parse_record(content)
+            if record is not None and record.get("run") == name:
                 found.append(record)
+                continue
+            told = f"{self.url}/{name}/{runs.RECORD}: is no record of a run"
+            if strict:
+                raise UserError(f"{told}; run it again, or remove it")
+            print(f"{told}; it is left out: run it again, or remove it", file=sys.stderr)
         return found
 
     def record(self, run: str) -> dict[str, Any]:
-        """Of one run; empty where there is none."""
-        found = _json(self.store.read(f"{run}/{runs.RECORD}"))
-        return found if isinstance(found, dict) else {}
+        """Of one run; empty where there is none that can be read."""
+        return runs.parse_record(self.store.read(f"{run}/{runs.RECORD}") or b"") or {}
 
     def folders(self, place: str) -> list[tuple[str, int]]:
         """Executions in `store` or states in `state`, whole or not: `<stage>/<name>` and bytes."""
@@ -239,7 +251,7 @@ class RemoteRoot:
 
     def fetch_kind(self, run: Path, kind: str) -> None:
         """Fetches and links the outputs of a run that are of a type, by the type's name."""
-        for stage, told in json.loads((run / runs.RECORD).read_text(encoding="utf-8"))["stages"].items():
+        for stage, told in runs.read_record(run)["stages"].items():
             if told["execution"]:
                 self.look(stage)
                 folder = self.mirror / "store" / told["execution"]
@@ -257,23 +269,14 @@ class RemoteRoot:
                 raise UserError(f"{self.url}/{where}: refused: {name!r} points outside the root")
 
     def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:
-        path = self._known / stage / name / output / MANIFEST
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return parse_manifest((self._known / stage / name / output / MANIFEST).read_bytes())
+        except OSError:
             return None
-        return found
 
     def _record(self, stage: str, name: str) -> dict[str, Any] | None:
         """The record of an execution that the store has whole."""
         folder = self._known / stage / name
         found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("*")}
-        record = next((manifest["execution"] for manifest in found.values() if manifest), None)
+        record = next((execution_of(manifest) for manifest in found.values() if manifest), None)
         return record if record and set(record["outputs"]) == {name for name in found if found[name]} else None
-
-
-def _json(content: bytes | None) -> Any:
-    """None where there is nothing, or half of it: not every store writes a file whole or not at all."""
-    with contextlib.suppress(ValueError):
-        return json.loads(content) if content else None
-    return None

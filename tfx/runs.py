@@ -12,12 +12,15 @@ import json
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lmworks.configs.errors import UserError
 from lmworks.tfx import locks, progress
+from lmworks.tfx.artifacts import has_fields, parse_json
 from lmworks.tfx.screen import Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
@@ -26,7 +29,41 @@ _POLL_SECONDS, _POLL_FAR_SECONDS = 0.5, 5.0
 
 def folders(root: Path) -> list[Path]:
     """The runs' folders, by the time of their last news."""
-    return [path.parent for path in sorted(root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)]
+    return [path.parent for path in sorted(root.glob(f"*/{RECORD}"), key=_changed)]
+
+
+def _changed(path: Path) -> float:
+    """Time of a file's last change, seconds since the epoch; 0 where it is gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def readable(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The runs' folders and records, by the time of their last news; one that cannot be read is named and left out."""
+    found = []
+    for folder in folders(root):
+        try:
+            found.append((folder, read_record(folder)))
+        except UserError as error:
+            print(f"{error}; the run is left out", file=sys.stderr)
+    return found
+
+
+def parse_record(content: bytes) -> dict[str, Any] | None:
+    """A run's record as it is written into `run.json`; None where that is damaged or of something else."""
+    record = parse_json(content)
+    stage = {"status": str, "why": str, "seconds": float | int, "summary": str, "execution": str | None}
+    if not has_fields(record, {"run": str, "status": str, "stages": dict}):
+        return None
+    whole = (
+        all(has_fields(told, stage) for told in record["stages"].values())
+        and has_fields(record.get("process", {}), {})
+        and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
+        and has_fields(record.get("kept", {}), {})
+    )
+    return record if whole else None
 
 
 def this_process() -> dict[str, Any]:
@@ -35,13 +72,17 @@ def this_process() -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a run, with the status `died` where its process ended without a word."""
-    record = _json(folder / RECORD)
+    """The record of a run, with the status `died` where its process ended without a word.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    record = _record(folder)
     here = record.get("process", {}).get("host") == socket.gethostname()
     if record["status"] == "running" and here and not locks.held(folder / LOCK):
         # It may have ended well between the two looks; what it says now is its last word.
-        again = _json(folder / RECORD)
-        if again["status"] == "running" and again["process"] == record["process"]:
+        again = _record(folder)
+        if again["status"] == "running" and again.get("process") == record["process"]:
             again["status"] = "died"
         return again
     return record
@@ -65,10 +106,11 @@ def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
         return None
     told = f"{max(0.0, time.time() - running['since']):.0f} s"
     try:
-        event = _json(folder / PROGRESS)
-    except (OSError, ValueError):  # none yet, or none any more
-        event = {}
-    if event.get("stage") == running["stage"]:
+        event = parse_json((folder / PROGRESS).read_bytes())
+    except OSError:  # none yet, or none any more
+        event = None
+    fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
+    if has_fields(event, fields) and event["stage"] == running["stage"]:
         told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
     return running["stage"], told
 
@@ -141,9 +183,15 @@ def point(link: Path, target: Path) -> None:
     draft.replace(link)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    try:
+        record = parse_record(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if record is None:
+        raise UserError(f"{path}: is no record of a run; run it again, or remove {folder}")
+    return record
 
 
 def _finite(value: Any) -> Any:

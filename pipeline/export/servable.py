@@ -14,6 +14,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import ExportStage
 from lmworks.models import huggingface
 from lmworks.pipeline.export.card import Described, model_card
+from lmworks.pipeline.export.saved_model_fingerprint import derive_uuid
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
 
@@ -31,6 +32,7 @@ def write_servable(
     """Exports, proves, writes the model card, and pushes where that is asked."""
     folder = servable.path / SAVED_MODEL
     described = saver_of(config)(examples, sequences, model, folder)
+    derive_uuid(folder)
     if "huggingface" in config.formats:
         target = servable.path / "huggingface"
         huggingface.write(described.model, described.pieces, described.length, target, described.labels)

@@ -23,6 +23,7 @@ from lmworks.pipeline.train.callbacks import callbacks_of
 from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.feed import Feed
+from lmworks.tfx import outside
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.process import Stop, Stopped, stoppable
 from lmworks.tfx.progress import report
@@ -217,6 +218,7 @@ def run(
     best, watch = Best(config), _Watch(config, work, steps)
     start, events = _restore(checkpoints, model, engine, best, watch, steps)
     own = callbacks_of(config.callbacks, work.model)
+    outside.has_been_read()
     with (
         stoppable() as stop,
         Feed(work.micro_batches, start, steps) as feed,

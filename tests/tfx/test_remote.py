@@ -97,7 +97,8 @@ def test_a_store_cannot_write_outside_the_mirror(s3, monkeypatch, tmp_path):
     machine(monkeypatch, tmp_path, 2)
     with pytest.raises(UserError, match=r"artifact\.json: refused: '\.\./\.\./\.\./\.\./evil' points outside the root"):
         remote_stages.run(s3.url)
-    bad = {"run": "bad", "status": "done", "stages": {"fill": {"execution": "../../bad"}}}
+    bad = json.loads(objects(s3)["one/run.json"]) | {"run": "bad"}
+    bad["stages"]["fill"]["execution"] = "../../bad"
     s3.pipe_file(f"{s3.url}/bad/run.json", json.dumps(bad).encode())
     with pytest.raises(UserError, match=r"run\.json: refused: '\.\./\.\./bad' points outside the root"):
         RemoteRoot(s3.url).look_at_runs()

@@ -1,0 +1,165 @@
+"""Damaged records and indexes: each costs what it stands for, and no more."""
+
+import json
+import shutil
+import sqlite3
+
+import pytest
+
+from lmworks.tfx import runs
+from lmworks.tfx.board import find
+from lmworks.tfx.metadata import INDEX, Metadata
+from tests.conftest import lmworks
+from tests.tfx import stages
+
+RECORDS = {
+    "empty": b"",
+    "torn": b'{"run": "dam',
+    "no_text": b"\xff\xfe\x00 \x80",
+    "list": b"[]",
+    "foreign": b'{"name": "of another program", "stages": []}',
+    "stages_of_another_form": b'{"run": "damaged", "status": "done", "stages": {"write": null}}',
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("damage")
+    stages.run(root, "good", "yes")
+    return root
+
+
+@pytest.fixture
+def root(finished, tmp_path):
+    """A root with the finished run `good`."""
+    return shutil.copytree(finished, tmp_path / "runs", symlinks=True)
+
+
+def again(root) -> list[str]:
+    """Statuses of `learn`, `tell` and `write`."""
+    stages.run(root, "good", "yes")
+    return [stage["status"] for stage in runs.read_record(root / "good")["stages"].values()]
+
+
+@pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
+def test_a_damaged_record_costs_its_run_only(root, content, capsys):
+    from lmworks.pipeline.main import main
+
+    (root / "damaged").mkdir()
+    (root / "damaged" / "run.json").write_bytes(content)
+    assert main(["runs", f"--root={root}"]) == 0
+    told = capsys.readouterr()
+    assert told.out.split()[:2] == ["good", "done"]
+    assert f"{root}/damaged/run.json: is no record of a run" in told.err
+    assert main(["runs", f"--root={root}", "good"]) == 0
+    capsys.readouterr()
+    assert main(["runs", f"--root={root}", "damaged"]) == 1
+    told = capsys.readouterr().err
+    assert f"damaged/run.json: is no record of a run; run it again, or remove {root}/damaged\n" in told
+    assert len(told.splitlines()) == 1
+    assert list(find(root)) == ["good"]  # what the board shows
+    assert main(["gc", f"--root={root}", "--yes"]) == 0
+    assert again(root) == ["cached"] * 3
+
+
+@pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
+def test_damaged_progress_does_not_hide_a_run(root, content):
+    record = runs.read_record(root / "good") | {"status": "running", "running": {"stage": "learn", "since": 0.0}}
+    (root / "good" / runs.PROGRESS).write_bytes(content)
+    assert runs.now(root / "good", record)[0] == "learn"
+
+
+def garble(path, begin, length=4096):
+    content = bytearray(path.read_bytes())
+    content[begin : begin + length] = bytes((7 * index + 3) % 251 for index in range(length))
+    path.write_bytes(content)
+
+
+def foreign(path):
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE executions (name TEXT)")
+
+
+INDEXES = {
+    "first_page": lambda path: garble(path, 0),
+    "second_page": lambda path: garble(path, 4096),
+    "page_of_records": lambda path: garble(path, path.stat().st_size - 8192),
+    "all_pages": lambda path: path.write_bytes(b"\x81garbage" * 4096),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "foreign": foreign,
+}
+
+
+@pytest.mark.parametrize("damage", INDEXES.values(), ids=INDEXES)
+def test_a_damaged_index_is_made_anew(root, damage, capsys):
+    from lmworks.pipeline.main import main
+
+    path = root / INDEX
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    assert not (root / f"{INDEX}-wal").exists()
+    damage(path)
+    assert again(root) == ["cached"] * 3
+    if path.with_name(f"{INDEX}.damaged").exists():
+        assert f"{INDEX}: is damaged (" in capsys.readouterr().err
+    assert main(["runs", f"--root={root}"]) == main(["gc", f"--root={root}", "--yes"]) == 0
+    assert again(root) == ["cached"] * 3
+
+
+def test_a_rebuild_that_was_cut_is_done_again(root):
+    for path in root.glob(f"{INDEX}*"):
+        path.unlink()
+    index = Metadata(root)
+    index._database.execute("DELETE FROM executions")
+    index._database.execute("PRAGMA user_version = 0")
+    index.close()
+    assert again(root) == ["cached"] * 3
+
+
+def test_an_index_that_is_only_busy_or_locked_away_is_kept(root, monkeypatch):
+    def refuse(*arguments, **options):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(Metadata, "_open", refuse)
+    before = (root / INDEX).read_bytes()
+    with pytest.raises(sqlite3.OperationalError):
+        Metadata(root)
+    assert (root / INDEX).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize("index", ["with_index", "without_index"])
+def test_a_damaged_manifest_costs_its_execution_only(root, content, index):
+    from lmworks.pipeline.main import main
+
+    (manifest,) = (root / "store" / "write").glob("*/examples/artifact.json")
+    manifest.write_bytes(content)
+    if index == "without_index":
+        for path in root.glob(f"{INDEX}*"):
+            path.unlink()
+    assert again(root) == ["cached", "cached", "made"]  # the same content, so what was made from it still stands
+    assert manifest.read_bytes() == content  # a doubt destroys nothing
+    assert main(["runs", f"--root={root}"]) == main(["gc", f"--root={root}", "--yes"]) == 0
+    assert not manifest.exists()
+
+
+@pytest.mark.parametrize("field", ["execution", "files", "properties", "digest"])
+def test_a_foreign_manifest_costs_its_execution_only(root, field):
+    (manifest,) = (root / "store" / "write").glob("*/examples/artifact.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {field: ["of another program"]}))
+    (root / INDEX).unlink()
+    assert again(root) == ["cached", "cached", "made"]
+
+
+def test_the_command_shows_no_traceback(root):
+    (root / "damaged").mkdir()
+    (root / "damaged" / "run.json").write_bytes(b"")
+    done = lmworks("runs", f"--root={root}")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
