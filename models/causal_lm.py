@@ -24,6 +24,8 @@ from lmworks.models.preset import (
     to_float32,
 )
 from lmworks.models.tokenizer import EXACT
+from lmworks.models.transformer_arithmetic import load_arithmetic, save_arithmetic, set_arithmetic
+from lmworks.models.transformer_settings import read_transformer_settings
 
 if TYPE_CHECKING:
     import keras
@@ -61,7 +63,8 @@ def build(
             **sizes_of(settings),
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
-    extra |= read_decoder_settings(preset, sequence_length)
+    described = read_transformer_settings(preset, ("gpt2",))
+    extra |= described.backbone if described else read_decoder_settings(preset, sequence_length)
     with policy(dtype):
         backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
     if is_mistral(backbone, Path(preset)):
@@ -78,7 +81,12 @@ def build(
     name = task.__name__.removesuffix("CausalLM")
     if name not in KINDS or getattr(backbone, "vision_encoder", None) is not None:
         raise UserError(f"model.preset: {preset}: is a {task.__name__}; causal_lm takes {', '.join(KINDS)}, text only")
-    return task(backbone=backbone, preprocessor=None, dtype=dtype)
+    model = task(backbone=backbone, preprocessor=None, dtype=dtype)
+    if described is None:
+        load_arithmetic(model, Path(preset))
+    else:
+        set_arithmetic(model, described.arithmetic)
+    return model
 
 
 def states(model: keras.Model, token_ids: Any, training: bool = False) -> Any:
@@ -150,6 +158,7 @@ def save(model: keras.Model, pieces: CausalPieces, sequence_length: int, folder:
         tokenizer = pieces.keras_hub_tokenizer(plain.preprocessor_cls.tokenizer_cls)
         plain.preprocessor = plain.preprocessor_cls(tokenizer, sequence_length=sequence_length)
     plain.save_to_preset(str(folder))
+    save_arithmetic(plain, folder)
     for path in (folder / "config.json", folder / "task.json"):
         described = json.loads(path.read_text(encoding="utf-8"))
         backbone = described["config"].get("backbone", described)
@@ -162,4 +171,6 @@ def load(folder: Path) -> keras.Model:
     """Opens a saved model in float32, without preprocessor."""
     import keras_hub
 
-    return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype="float32")
+    model = keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype="float32")
+    load_arithmetic(model, folder)
+    return model
