@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
-from lmworks.models.decoder_settings import read_decoder_settings
+from lmworks.models.decoder_settings import completed, read_decoder_settings
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
 from lmworks.models.preset import (
     check_positions,
@@ -65,8 +65,8 @@ def build(
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
     described = read_transformer_settings(preset, ("gpt2",))
     extra |= described.backbone if described else read_decoder_settings(preset, sequence_length)
-    with policy(dtype):
-        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    with completed(preset) as whole, policy(dtype):
+        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **extra))
     if is_mistral(backbone, Path(preset)):
         read_mistral_weights(backbone, Path(preset))
     check_positions(backbone, sequence_length)
