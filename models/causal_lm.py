@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
-from lmworks.models.decoder_settings import read_decoder_settings
+from lmworks.models.decoder_settings import completed, read_decoder_settings
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
 from lmworks.models.preset import (
     check_positions,
@@ -24,6 +24,8 @@ from lmworks.models.preset import (
 )
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
+from lmworks.models.transformer_arithmetic import load_arithmetic, set_arithmetic
+from lmworks.models.transformer_settings import read_transformer_settings
 
 if TYPE_CHECKING:
     import keras
@@ -61,9 +63,10 @@ def build(
             **sizes_of(settings),
         )
         return keras_hub.models.GPT2CausalLM(backbone, dtype=dtype)
-    extra |= read_decoder_settings(preset, sequence_length)
-    with policy(dtype):
-        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    described = read_transformer_settings(preset, ("gpt2",))
+    extra |= described.backbone if described else read_decoder_settings(preset, sequence_length)
+    with completed(preset) as whole, policy(dtype):
+        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **extra))
     if is_mistral(backbone, Path(preset)):
         read_mistral_weights(backbone, Path(preset))
     check_positions(backbone, sequence_length)
@@ -78,7 +81,12 @@ def build(
     name = task.__name__.removesuffix("CausalLM")
     if name not in KINDS or getattr(backbone, "vision_encoder", None) is not None:
         raise UserError(f"model.preset: {preset}: is a {task.__name__}; causal_lm takes {', '.join(KINDS)}, text only")
-    return task(backbone=backbone, preprocessor=None, dtype=dtype)
+    model = task(backbone=backbone, preprocessor=None, dtype=dtype)
+    if described is None:
+        load_arithmetic(model, Path(preset))
+    else:
+        set_arithmetic(model, described.arithmetic)
+    return model
 
 
 def states(model: keras.Model, token_ids: Any, training: bool = False) -> Any:
@@ -165,4 +173,6 @@ def load(folder: Path) -> keras.Model:
     """Opens a saved model in float32, without preprocessor."""
     import keras_hub
 
-    return keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype="float32")
+    model = keras_hub.models.CausalLM.from_preset(str(folder), preprocessor=None, dtype="float32")
+    load_arithmetic(model, folder)
+    return model

@@ -18,6 +18,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.models.preset import left_out
+from lmworks.models.transformer_arithmetic import Arithmetic, read_arithmetic
 
 if TYPE_CHECKING:
     import keras
@@ -77,6 +78,24 @@ def _special(pieces: Any) -> dict[str, Any]:
     return {"pad_token_id": pieces.pad_id}
 
 
+def _computed(model: keras.Model) -> Arithmetic:
+    """What a BERT or GPT-2 computes, as one config can say it.
+
+    Raises:
+        UserError: its head computes something else than its layers.
+    """
+    computed = read_arithmetic(model)
+    assert computed is not None
+    layers = (computed.activation, computed.layer_norm_epsilon)
+    head = (computed.head_activation, computed.head_layer_norm_epsilon)
+    if head not in (layers, (None, None)):
+        raise UserError(
+            "export.formats: huggingface: its config.json has one hidden_act and one layer_norm_eps, and this model's layers "
+            f"compute {layers[0]} with {layers[1]}, its head {head[0]} with {head[1]}; train it anew with this version"
+        )
+    return computed
+
+
 def _value(variable: Any) -> np.ndarray:
     return np.asarray(variable.numpy(), np.float32)
 
@@ -96,7 +115,7 @@ def _attention(layer: Any) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[n
 
 
 def _gpt2(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
-    backbone = model.backbone
+    backbone, computed = model.backbone, _computed(model)
     found = {
         "transformer.wte.weight": _value(backbone.token_embedding.embeddings),
         "transformer.wpe.weight": _value(backbone.position_embedding.position_embeddings),
@@ -129,8 +148,8 @@ def _gpt2(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         "n_layer": backbone.num_layers,
         "n_head": backbone.num_heads,
         "n_inner": backbone.intermediate_dim,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
+        "activation_function": computed.activation,
+        "layer_norm_epsilon": computed.layer_norm_epsilon,
         "tie_word_embeddings": True,
         **dropouts,
     }
@@ -193,7 +212,8 @@ def _layer(layer: Any, name: str) -> Tensors:
     return _dense(_value(layer.kernel), _value(layer.bias), name)
 
 
-def _bert(backbone: Any) -> tuple[Tensors, dict[str, Any]]:
+def _bert(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
+    backbone, computed = model.backbone, _computed(model)
     embeddings = "bert.embeddings"
     found = {
         f"{embeddings}.word_embeddings.weight": _value(backbone.token_embedding.embeddings),
@@ -221,8 +241,8 @@ def _bert(backbone: Any) -> tuple[Tensors, dict[str, Any]]:
         "intermediate_size": backbone.intermediate_dim,
         "max_position_embeddings": backbone.max_sequence_length,
         "type_vocab_size": backbone.num_segments,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12,
+        "hidden_act": computed.activation,
+        "layer_norm_eps": computed.layer_norm_epsilon,
         **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), float(backbone.dropout)),
     }
 
@@ -231,7 +251,7 @@ _HEAD = "cls.predictions"
 
 
 def _bert_masked(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
-    found, config = _bert(model.backbone)
+    found, config = _bert(model)
     head = model.masked_lm_head
     found = {name: value for name, value in found.items() if "pooler" not in name}
     found |= _layer(head._intermediate_dense, f"{_HEAD}.transform.dense")
@@ -241,7 +261,7 @@ def _bert_masked(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _bert_classifier(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
-    found, config = _bert(model.backbone)
+    found, config = _bert(model)
     found |= _layer(model.output_dense, "classifier")
     return found, config | {"architectures": ["BertForSequenceClassification"], "num_labels": model.num_classes}
 
@@ -277,10 +297,19 @@ def read_masked_head(model: keras.Model, folder: Path) -> bool:
 
     Returns:
         Whether the folder has one.
+
+    Raises:
+        UserError: its matrix is not that of the token embeddings.
     """
     tensors = tensors_of(folder, _HEAD)
     if f"{_HEAD}.transform.dense.weight" not in tensors:
         return False
+    own = tensors.get(f"{_HEAD}.decoder.weight")
+    tied = json.loads((folder / "config.json").read_text()).get("tie_word_embeddings", True)
+    if not tied and own is not None and not np.array_equal(own, model.backbone.token_embedding.embeddings.numpy()):
+        raise UserError(
+            f"model.preset: {folder}: tie_word_embeddings False, and KerasHub's head has no matrix of its own"
+        )
     head = model.masked_lm_head
     head._intermediate_dense.kernel.assign(tensors[f"{_HEAD}.transform.dense.weight"].T)
     head._intermediate_dense.bias.assign(tensors[f"{_HEAD}.transform.dense.bias"])

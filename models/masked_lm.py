@@ -14,12 +14,22 @@ from lmworks.models.huggingface import read_masked_head, with_pooler
 from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
+from lmworks.models.transformer_arithmetic import (
+    ERF_GELU,
+    load_arithmetic,
+    read_arithmetic,
+    set_activation,
+    set_arithmetic,
+)
+from lmworks.models.transformer_settings import read_transformer_settings, refuse_other_kinds
 
 if TYPE_CHECKING:
     import keras
 
     from lmworks.models.wordpiece import WordPiece
 
+_KINDS = ("bert",)
+"""Models that are read from folders in Hugging Face's format."""
 _POSITIONS = 512
 """Of a BERT from scratch, so that it can be fine-tuned on longer texts than it was trained on."""
 
@@ -51,14 +61,24 @@ def build(
             dtype=dtype,
             **sizes_of(settings),
         )
-        return _as_in_bert(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
+        model = _as_in_bert(keras_hub.models.BertMaskedLM(backbone, dtype=dtype))
+        set_activation(model, ERF_GELU)
+        return model
+    refuse_other_kinds(preset, _KINDS, "masked_lm")
+    described = read_transformer_settings(preset, _KINDS)
+    arguments = (described.backbone if described else {}) | extra
     with with_pooler(preset) as whole:
-        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **extra))
+        backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **arguments))
     check_positions(backbone, sequence_length)
     model = task_class(keras_hub.models.MaskedLM, type(backbone), preset)(backbone, dtype=dtype)
     if isinstance(model, keras_hub.models.BertMaskedLM):
         read_masked_head(model, Path(preset))
-    return _as_in_bert(model)
+    _as_in_bert(model)
+    if described is not None:
+        set_arithmetic(model, described.arithmetic)
+    elif not load_arithmetic(model, Path(preset)) and (arithmetic := read_arithmetic(model)):
+        set_activation(model, arithmetic.activation)  # the head is new, and follows the layers
+    return model
 
 
 def _as_in_bert(model: keras.Model) -> keras.Model:
@@ -213,4 +233,6 @@ def load(folder: Path) -> keras.Model:
     """Opens a saved model in float32, without preprocessor."""
     import keras_hub
 
-    return _as_in_bert(keras_hub.models.MaskedLM.from_preset(str(folder), preprocessor=None, dtype="float32"))
+    model = _as_in_bert(keras_hub.models.MaskedLM.from_preset(str(folder), preprocessor=None, dtype="float32"))
+    load_arithmetic(model, folder)
+    return model

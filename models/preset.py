@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
+from lmworks.models.transformer_arithmetic import copy_arithmetic
 
 if TYPE_CHECKING:
     import keras
@@ -142,7 +143,7 @@ def policy(dtype: str) -> Iterator[None]:
 
 
 def to_float32(model: keras.Model) -> keras.Model:
-    """The same task's model with the same weights, computing in float32 whatever it was trained in; no preprocessor."""
+    """The same task's model with the same weights and functions, in float32 whatever it was trained in; no preprocessor."""
     import keras
 
     config = model.get_config()
@@ -155,4 +156,5 @@ def to_float32(model: keras.Model) -> keras.Model:
     with keras.name_scope(""):
         copy = type(model)(**config, preprocessor=None)
     copy.set_weights(model.get_weights())
+    copy_arithmetic(model, copy)
     return copy

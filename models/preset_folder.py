@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmworks.models.preset import to_float32
+from lmworks.models.transformer_arithmetic import save_arithmetic
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +19,7 @@ _METADATA, _DATE = "metadata.json", "date_saved"
 
 
 def write_preset(model: keras.Model, folder: Path, preprocessor_of: Callable[[Any], Any]) -> keras.Model:
-    """Writes a task's model in float32 as a KerasHub preset, without what differs between two processes.
+    """Writes a task's model in float32 as a KerasHub preset with what it computes, without what differs between two processes.
 
     That is the time of day in `metadata.json`, and the numbers that Keras appends to the names of layers
     (`bert_backbone_1`), in the JSON files and in the weights' files: they count what a process has made before.
@@ -35,6 +36,7 @@ def write_preset(model: keras.Model, folder: Path, preprocessor_of: Callable[[An
         plain = to_float32(model)
         plain.preprocessor = preprocessor_of(plain)
         plain.save_to_preset(str(folder))
+    save_arithmetic(plain, folder)
     path = folder / _METADATA
     described = json.loads(path.read_text(encoding="utf-8"))
     del described[_DATE]

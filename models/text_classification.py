@@ -13,11 +13,20 @@ from lmworks.models.huggingface import read_classifier_head
 from lmworks.models.preset import dropout_of, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import Tokenizer
+from lmworks.models.transformer_arithmetic import (
+    ERF_GELU,
+    load_arithmetic,
+    set_activation,
+    set_arithmetic,
+)
+from lmworks.models.transformer_settings import read_transformer_settings, refuse_other_kinds
 
 if TYPE_CHECKING:
     import keras
 
 LABELS = "labels.json"
+_KINDS = ("bert", "distilbert")
+"""Models that are read from folders in Hugging Face's format: their tokenizers are WordPiece's."""
 
 
 def build(
@@ -27,13 +36,13 @@ def build(
 
     Args:
         settings: the config's `model` section.
-        preset: what `from_preset` is given where the model does not start from scratch: a name, URL or local folder.
+        preset: what `from_preset` is arguments where the model does not start from scratch: a name, URL or local folder.
         tokenizer: whose vocabulary the model reads.
         classes: number of labels.
         dtype: float32, mixed_bfloat16 or mixed_float16.
 
     Raises:
-        UserError: the preset does not exist, or it is no text classifier.
+        UserError: the preset does not exist, it is no text classifier, or it says something that cannot be computed here.
     """
     import keras_hub
 
@@ -44,10 +53,19 @@ def build(
             dtype=dtype,
             **sizes_of(settings),
         )
+        set_activation(backbone, ERF_GELU)
         return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, dtype=dtype, **extra)
-    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **extra))
+    refuse_other_kinds(preset, _KINDS, "text_classification")
+    described = read_transformer_settings(preset, _KINDS)
+    arguments = (described.backbone if described else {}) | extra
+    backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(preset, dtype=dtype, **arguments))
     task = task_class(keras_hub.models.TextClassifier, type(backbone), preset)
-    classifier = task(backbone, num_classes=classes, dtype=dtype, **extra)
+    head = {name: arguments[name] for name in ("dropout",) if name in arguments}
+    classifier = task(backbone, num_classes=classes, dtype=dtype, **head)
+    if described is None:
+        load_arithmetic(classifier, Path(preset))
+    else:
+        set_arithmetic(classifier, described.arithmetic)
     if task is keras_hub.models.BertTextClassifier:
         read_classifier_head(classifier, Path(preset))
     return classifier
@@ -72,6 +90,7 @@ def load(folder: Path) -> tuple[keras.Model, list[str]]:
     import keras_hub
 
     model = keras_hub.models.TextClassifier.from_preset(str(folder), preprocessor=None, dtype="float32")
+    load_arithmetic(model, folder)
     return model, json.loads((folder / LABELS).read_text())
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from lmworks.configs.schema import ExportStage
+from lmworks.models.transformer_arithmetic import FILE, unlike_keras_hub
 from lmworks.tfx.artifacts import Evaluation, Model
 
 
@@ -27,7 +28,13 @@ class Described(NamedTuple):
 
 
 def model_card(
-    config: ExportStage, use: str, about: str, model: Model, evaluation: Evaluation, proof: dict[str, Any]
+    config: ExportStage,
+    use: str,
+    about: str,
+    model: Model,
+    evaluation: Evaluation,
+    proof: dict[str, Any],
+    loaded: Any,
 ) -> str:
     """Markdown: what the model is, how to call it, how good it is, where its limits are."""
     measured = json.loads((evaluation.path / "metrics.json").read_text())
@@ -63,4 +70,15 @@ The SavedModel gave the evaluated probabilities in a fresh process on all {proof
 - The figures hold for text like the test split's. Measure again on your own rows before you rely on them.
 - The model repeats the biases of its training text and of the preset it started from; `evaluate.slices` shows groups.
 - KerasHub's own preprocessor in the model's preset folder may tokenise rare characters otherwise than this servable.
-"""
+{_beside_keras_hub(loaded)}"""
+
+
+def _beside_keras_hub(loaded: Any) -> str:
+    """A line of Markdown: what plain KerasHub computes otherwise with the model's preset; empty where it is the same."""
+    unlike = unlike_keras_hub(loaded)
+    if not unlike:
+        return ""
+    return (
+        "- KerasHub alone opens the model's preset folder with functions of its own; lmworks reads what was trained from "
+        f"`{FILE}`: {'; '.join(unlike)}.\n"
+    )

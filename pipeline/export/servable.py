@@ -37,7 +37,7 @@ def write_servable(
         target = servable.path / "huggingface"
         huggingface.write(described.model, described.pieces, described.length, target, described.labels)
     proof = prove(config.task, folder, examples, sequences, evaluation)
-    card = model_card(config, described.use, described.about, model, evaluation, proof)
+    card = model_card(config, described.use, described.about, model, evaluation, proof, described.model)
     (servable.path / "README.md").write_text(card, encoding="utf-8")
     servable.properties |= {
         **described.properties,

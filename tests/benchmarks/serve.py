@@ -64,6 +64,7 @@ def _pipeline(run: Path):
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, pipeline
 
     from lmworks.models import text_classification
+    from lmworks.models.transformer_arithmetic import read_arithmetic
 
     classifier, labels = text_classification.load(run / "train/model")
     found = {one.path: np.array(one) for one in classifier.weights}
@@ -74,7 +75,7 @@ def _pipeline(run: Path):
         num_hidden_layers=backbone.num_layers,
         num_attention_heads=backbone.num_heads,
         intermediate_size=backbone.intermediate_dim,
-        hidden_act="gelu_new",
+        hidden_act=read_arithmetic(classifier).activation,
         num_labels=len(labels),
     )
     model = BertForSequenceClassification(settings).eval()

@@ -1,12 +1,21 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from lmworks.configs.errors import UserError
-from lmworks.models.decoder_settings import read_decoder_settings
+from lmworks.models.decoder_settings import completed, read_decoder_settings
+from lmworks.models.transformer_settings import read_transformer_settings
+from tests.models.checkpoint_configs import CHECKPOINTS
 
-SIZES = {"hidden_size": 32, "num_attention_heads": 4, "rms_norm_eps": 1e-5, "hidden_act": "silu"}
-GEMMA = {**SIZES, "head_dim": 8, "rms_norm_eps": 1e-6}
+SIZES = {
+    "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "rms_norm_eps": 1e-5, "hidden_act": "silu",
+}  # fmt: skip
+GEMMA = {**SIZES, "head_dim": 8, "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
+GEMMA3 = {**GEMMA, "model_type": "gemma3_text", "query_pre_attn_scalar": 8}
+ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64}  # fmt: skip
 
 
 def read(tmp_path, **described):
@@ -16,14 +25,16 @@ def read(tmp_path, **described):
 
 def test_what_keras_hub_leaves_out_is_given(tmp_path):
     assert read(tmp_path, model_type="llama", **SIZES) == {"layer_norm_epsilon": 1e-5}
-    rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64}  # fmt: skip
     for key in ("rope_parameters", "rope_scaling"):
-        found = read(tmp_path, model_type="llama", **SIZES, **{key: rope})
+        found = read(tmp_path, model_type="llama", **SIZES, **{key: ROPE})
         assert found["rope_frequency_adjustment_factor"] == 8.0
         assert found["rope_pretraining_sequence_length"] == 64
-    linear = read(tmp_path, model_type="llama", **SIZES, rope_parameters={"rope_type": "linear", "factor": 2.0})
-    assert linear["rope_position_scaling_factor"] == 2.0
+    for kind in ("rope_type", "type"):
+        linear = read(tmp_path, model_type="llama", **SIZES, rope_scaling={kind: "linear", "factor": 2.0})
+        assert linear["rope_position_scaling_factor"] == 2.0
+        linear = read(tmp_path, model_type="qwen2", **SIZES, rope_scaling={kind: "linear", "factor": 2.0})
+        assert linear["rope_scaling_factor"] == 2.0
+    assert read(tmp_path, model_type="gemma", **GEMMA) == {"layer_norm_epsilon": 1e-5}
     assert read(tmp_path, model_type="gpt2") == {}
     assert read_decoder_settings("gpt2_base_en", 64) == {}
 
@@ -31,19 +42,70 @@ def test_what_keras_hub_leaves_out_is_given(tmp_path):
 @pytest.mark.parametrize(
     ("described", "words"),
     [
-        ({"model_type": "llama", **SIZES, "attention_bias": True}, "llama does not have attention_bias True"),
+        ({"model_type": "llama", **SIZES, "attention_bias": True}, "attention_bias True"),
+        ({"model_type": "llama", **SIZES, "mlp_bias": True}, "mlp_bias True"),
         ({"model_type": "llama", **SIZES, "head_dim": 16}, "head_dim 16 with 4 heads"),
         ({"model_type": "llama", **SIZES, "rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_type 'yarn'"),
+        ({"model_type": "llama", **SIZES, "rope_scaling": ROPE | {"attention_factor": 2.0}}, "attention_factor 2.0"),
+        ({"model_type": "llama", **SIZES, "rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        ({"model_type": "llama", **SIZES, "partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"model_type": "llama", **SIZES, "logit_scale": 0.1}, "logit_scale 0.1"),
+        ({"model_type": "llama", **SIZES, "auto_map": {"AutoModel": "x.Y"}}, "auto_map {'AutoModel': 'x.Y'}"),
+        ({"model_type": "llama", **SIZES, "hidden_size": None}, "lacks hidden_size"),
         ({"model_type": "qwen2", **SIZES, "use_sliding_window": True}, "use_sliding_window True"),
+        ({"model_type": "qwen2", **SIZES, "layer_types": ["sliding_attention"] * 2}, "layer_types other than"),
+        ({"model_type": "qwen3", **SIZES, "attention_bias": True}, "attention_bias True"),
         ({"model_type": "mistral", **SIZES, "hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"model_type": "gemma", **GEMMA, "rms_norm_eps": 1e-5}, "rms_norm_eps 1e-05"),
+        ({"model_type": "mistral", **SIZES, "tie_word_embeddings": True}, "tie_word_embeddings True"),
+        ({"model_type": "gemma", **GEMMA, "rope_theta": 1e6}, "rope_theta 1000000.0"),
+        ({"model_type": "gemma", **GEMMA, "rope_parameters": {"rope_theta": 1e6}}, "rope_theta 1000000.0"),
+        ({"model_type": "gemma2", **GEMMA, "hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
         ({"model_type": "gemma2", **GEMMA, "query_pre_attn_scalar": 144}, "query_pre_attn_scalar 144"),
+        # transformers takes 256 where the config says nothing
+        ({"model_type": "gemma2", **GEMMA}, "query_pre_attn_scalar 256"),
         ({"model_type": "gemma2", **GEMMA, "layer_types": ["full_attention"] * 2}, "one full layer in 2"),
+        ({**GEMMA3, "sliding_window_pattern": 2}, "sliding_window_pattern 2"),
+        ({**GEMMA3, "rope_local_base_freq": 5e4}, "rope_local_base_freq 50000.0"),
+        ({**GEMMA3, "rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "rope_scaling {'rope_type': 'yarn'"),
+        ({**GEMMA3, "rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "rope_parameters.full_attention"),
+        ({"model_type": "smollm3", **SIZES, "attention_bias": True}, "attention_bias True"),
+        ({"model_type": "smollm3", **SIZES, "mlp_bias": True}, "mlp_bias True"),
         ({"model_type": "llama", **SIZES, "max_position_embeddings": 32}, "64 is above the model's 32 positions"),
-        ({"model_type": "gemma3_text", **GEMMA, "rope_parameters": {"full_attention": {"rope_theta": 5e5}}},
-         "rope_parameters.full_attention"),
     ],
 )  # fmt: skip
 def test_what_keras_hub_cannot_do_is_refused(tmp_path, described, words):
     with pytest.raises(UserError, match=words):
         read(tmp_path, **described)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_configs_of_real_checkpoints_are_read(tmp_path, name):
+    """As they stand beside the weights, with all that says nothing of the logits; an unknown field more is refused."""
+    described = CHECKPOINTS[name]
+    reads = [lambda: read_decoder_settings(str(tmp_path), 64)]
+    if described["model_type"] in ("bert", "distilbert", "gpt2"):
+        reads = [lambda: read_transformer_settings(str(tmp_path), (described["model_type"],))]
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert reads[0]() is not None
+    (tmp_path / "config.json").write_text(json.dumps(described | {"attention_multiplier": 0.5}))
+    with pytest.raises(UserError, match=r"attention_multiplier 0\.5; a field that changes nothing can be removed"):
+        reads[0]()
+
+
+def test_kerashub_gets_what_transformers_takes_for_a_field_that_is_left_out(tmp_path):
+    """Llama 2's config has no `rope_theta`, and that of a SmolLM3 may say its layers by an interval."""
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "config.json").write_text(json.dumps(CHECKPOINTS["Llama 2"]))
+    with completed(str(tmp_path)) as folder:
+        described = json.loads((Path(folder) / "config.json").read_text())
+        assert (Path(folder) / "model.safetensors").read_bytes() == b"x"
+    assert described["rope_theta"] == 10_000.0
+    assert not Path(folder).exists()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "smollm3", **SIZES, "num_hidden_layers": 5}))
+    with completed(str(tmp_path)) as folder:
+        described = json.loads((Path(folder) / "config.json").read_text())
+    assert described["no_rope_layers"] == [1, 1, 1, 0, 1]
+    assert described["layer_types"] == ["full_attention"] * 5
+    (tmp_path / "config.json").write_text(json.dumps({"class_name": "x"}))
+    with completed(str(tmp_path)) as folder:
+        assert folder == str(tmp_path)

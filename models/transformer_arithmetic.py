@@ -1,0 +1,208 @@
+"""Activation and layer-norm epsilon of BERT's and GPT-2's kind of model: set in it, read off it, kept beside its preset.
+
+KerasHub's classes take both for granted (BERT: the tanh approximation of GELU) and its presets do not say them. A preset of
+ours says them in a file of its own, which plain KerasHub does not read: there the folder opens with KerasHub's activation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lmworks.configs.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+FILE = "transformer_arithmetic.json"
+ERF_GELU = "gelu"
+"""x · Φ(x), as BERT's checkpoints have it (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+TANH_GELU = "gelu_new"
+"""The approximation by tanh from section 2 of that paper, as GPT-2 has it."""
+_NAMES = {
+    ERF_GELU: ERF_GELU,
+    TANH_GELU: TANH_GELU,
+    "gelu_pytorch_tanh": TANH_GELU,
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+_REGISTERED_TANH_GELU = "keras_hub>gelu_approximate"
+
+
+class Arithmetic(NamedTuple):
+    """What a model computes beyond its weights."""
+
+    activation: str
+    """Of the Transformer layers, a name of `canonical`."""
+    layer_norm_epsilon: float
+    """Of the backbone's layer norms."""
+    head_activation: str | None = None
+    """Of a masked language model's head; none where the model has no such head."""
+    head_layer_norm_epsilon: float | None = None
+
+
+def canonical(name: str) -> str | None:
+    """Resolves an activation's name of Hugging Face's to the one used here; none where it is not known."""
+    return _NAMES.get(name)
+
+
+def known_activations() -> str:
+    """Lists the names that `canonical` knows."""
+    return ", ".join(_NAMES)
+
+
+def function_of(activation: str) -> Callable[[Any], Any]:
+    """Returns Keras's function of an activation.
+
+    Args:
+        activation: a name of `canonical`; the same name gives the same object.
+    """
+    import keras
+    import keras_hub  # noqa: F401  registers its function
+
+    if activation == TANH_GELU:
+        return keras.saving.get_registered_object(_REGISTERED_TANH_GELU)  # type: ignore[no-any-return]
+    return keras.activations.get(activation)  # type: ignore[no-any-return]
+
+
+def read_arithmetic(model: keras.Model) -> Arithmetic | None:
+    """Reads off what a model computes.
+
+    Args:
+        model: a task's model or a backbone.
+
+    Returns:
+        None for models of other layers than KerasHub's `TransformerEncoder` and `TransformerDecoder`, whose presets say
+        all of it.
+
+    Raises:
+        UserError: the layers of the model differ.
+    """
+    layers, norms = _parts(model)
+    if not layers:
+        return None
+    activations = {_name_of(layer._feedforward_intermediate_dense.activation) for layer in layers}
+    epsilons = {float(norm.epsilon) for norm in norms}
+    if len(activations) > 1 or len(epsilons) > 1:
+        raise UserError(
+            f"the layers of the model differ: activations {', '.join(sorted(activations))}, "
+            f"layer-norm epsilons {', '.join(map(str, sorted(epsilons)))}"
+        )
+    head = getattr(model, "masked_lm_head", None)
+    if head is None:
+        return Arithmetic(activations.pop(), epsilons.pop())
+    return Arithmetic(
+        activations.pop(),
+        epsilons.pop(),
+        _name_of(head._intermediate_dense.activation),
+        float(head._intermediate_layer_norm.epsilon),
+    )
+
+
+def set_arithmetic(model: keras.Model, arithmetic: Arithmetic) -> None:
+    """Makes a model compute so, in training, evaluation and every export.
+
+    Args:
+        model: a task's model or a backbone; what is said of a head that it does not have is left out.
+        arithmetic: what it is to compute.
+    """
+    layers, norms = _parts(model)
+    for layer in layers:
+        layer.activation = function_of(arithmetic.activation)  # which `fused_transformer` takes
+        layer._feedforward_intermediate_dense.activation = layer.activation
+        layer.layer_norm_epsilon = arithmetic.layer_norm_epsilon
+    for norm in norms:
+        norm.epsilon = arithmetic.layer_norm_epsilon
+    head = getattr(model, "masked_lm_head", None)
+    if head is not None and arithmetic.head_activation is not None:
+        head.intermediate_activation = function_of(arithmetic.head_activation)
+        head._intermediate_dense.activation = head.intermediate_activation
+    if head is not None and arithmetic.head_layer_norm_epsilon is not None:
+        head._intermediate_layer_norm.epsilon = arithmetic.head_layer_norm_epsilon
+
+
+def set_activation(model: keras.Model, activation: str) -> None:
+    """Makes a model's layers and its masked head, where it has that, compute one activation."""
+    arithmetic = read_arithmetic(model)
+    assert arithmetic is not None
+    set_arithmetic(model, arithmetic._replace(activation=activation, head_activation=activation))
+
+
+def copy_arithmetic(source: keras.Model, target: keras.Model) -> None:
+    """Makes a model that KerasHub built anew from another's config compute what that computes."""
+    arithmetic = read_arithmetic(source)
+    if arithmetic is not None:
+        set_arithmetic(target, arithmetic)
+
+
+def save_arithmetic(model: keras.Model, folder: Path) -> None:
+    """Writes what a model computes beside its preset, where KerasHub's files leave that out."""
+    arithmetic = read_arithmetic(model)
+    if arithmetic is not None:
+        (folder / FILE).write_text(json.dumps(arithmetic._asdict(), indent=1), encoding="utf-8")
+
+
+def load_arithmetic(model: keras.Model, folder: Path) -> bool:
+    """Makes a model compute what its preset's folder says.
+
+    Returns:
+        Whether it says anything: folders of plain KerasHub and of earlier versions do not, and keep KerasHub's functions.
+
+    Raises:
+        UserError: the file cannot be understood.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return False
+    try:
+        arithmetic = Arithmetic(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    for name in (arithmetic.activation, arithmetic.head_activation):
+        if name not in {*_NAMES.values(), None}:
+            raise UserError(f"{path}: knows no activation {name!r}; known are {known_activations()}")
+    set_arithmetic(model, arithmetic)
+    return True
+
+
+_KERAS_HUB = {
+    "BertBackbone": Arithmetic(TANH_GELU, 1e-12, ERF_GELU, 1e-5),
+    "DistilBertBackbone": Arithmetic(ERF_GELU, 1e-12, ERF_GELU, 1e-5),
+    "GPT2Backbone": Arithmetic(TANH_GELU, 1e-5),
+}
+"""What KerasHub computes by itself."""
+
+
+def unlike_keras_hub(model: keras.Model) -> list[str]:
+    """Lists what KerasHub alone, which does not read our file, computes otherwise with a model's preset."""
+    theirs = _KERAS_HUB.get(type(getattr(model, "backbone", model)).__name__)
+    ours = read_arithmetic(model) if theirs else None
+    if theirs is None or ours is None:
+        return []
+    names = ("activation", "layer-norm epsilon", "activation of the head", "layer-norm epsilon of the head")
+    return [
+        f"{name} {value} (not {other})"
+        for name, value, other in zip(names, ours, theirs, strict=True)
+        if value not in (other, None)
+    ]
+
+
+def _parts(model: keras.Model) -> tuple[list[Any], list[Any]]:
+    """Transformer layers and layer norms of the backbone."""
+    import keras
+    import keras_hub
+
+    inside = list(getattr(model, "backbone", model)._flatten_layers(include_self=False))
+    kinds = (keras_hub.layers.TransformerEncoder, keras_hub.layers.TransformerDecoder)
+    layers = [layer for layer in inside if isinstance(layer, kinds)]
+    return layers, [layer for layer in inside if isinstance(layer, keras.layers.LayerNormalization)]
+
+
+def _name_of(function: Callable[[Any], Any]) -> str:
+    for name in dict.fromkeys(_NAMES.values()):
+        if function is function_of(name):
+            return name
+    raise UserError(f"the activation {getattr(function, '__name__', function)!r} has no name here")
