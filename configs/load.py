@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import types
 import typing
@@ -121,6 +122,8 @@ def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T: 
 
 def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str:
     location = _in_tree(details["loc"], tree)
+    if location[-1:] == ["[key]"]:  # of a mapping's key, which is the value to judge
+        location = location[:-2]
     path = ".".join(map(str, location)) or "config"
     if details["type"] == "extra_forbidden":
         known = _known_keys(location[:-1], schema)
@@ -134,8 +137,21 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
         return f"{path}: {message}"
     value = repr(details["input"])
     value = value if len(value) <= 80 else value[:77] + "..."
+    if details["type"] == "string_type" and (reading := _unquoted(details["input"])):
+        return f"{path}: {value}: should be text, and {reading}: quote it"
     verb = message if details["type"] == "value_error" else f"should be {message}"
     return f"{path}: {value}: {verb}"
+
+
+def _unquoted(value: Any) -> str:
+    """How YAML 1.1 came to a value that is no text, where quotes would have kept it."""
+    if isinstance(value, bool):
+        return "YAML reads yes, no, on, off, true and false without quotes as a boolean"
+    if value is None:
+        return "YAML reads ~, null and nothing as no value"
+    if isinstance(value, int | float):
+        return "YAML reads it without quotes as a number"
+    return "YAML reads it without quotes as a date" if isinstance(value, datetime.date) else ""
 
 
 def _in_tree(location: Iterable[str | int], tree: Any) -> list[str | int]:

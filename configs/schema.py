@@ -6,6 +6,7 @@ its own section and the few keys beside it that it needs, so that changing any o
 
 from __future__ import annotations
 
+import difflib
 import re
 import sysconfig
 from typing import Annotated, Any, Literal
@@ -56,6 +57,12 @@ class Interval(Section):
 
     above: float | None = None
     below: float | None = None
+
+    @model_validator(mode="after")
+    def _holds_numbers(self) -> Interval:
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError(f"no number is above {self.above:g} and below {self.below:g}")
+        return self
 
 
 def _paths(value: Any) -> Any:
@@ -115,6 +122,12 @@ class Source(Section):
         return tuple(f"{path.rstrip('/')}/{pattern}" for path in paths for pattern in wanted) if wanted else paths
 
 
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [name for name in dict.fromkeys(value) if value.count(name) > 1]:
+        raise ValueError(f"{', '.join(map(repr, twice))} stands twice; a class has one place in the order")
+    return value
+
+
 def _source(value: Any) -> Any:
     return {"path": value} if isinstance(value, str | list | tuple) else value
 
@@ -157,7 +170,7 @@ class Ingest(Section):
     """The column with the second text of a pair."""
     label: str = "label"
     """The column with the label."""
-    labels: tuple[str, ...] = ()
+    labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     """The classes in their order; else those that occur in train, sorted."""
     splits: Splits = Splits()
     """Shares of the splits that are carved from train, by hash of the text, so that they never change when rows are added."""
@@ -165,6 +178,17 @@ class Ingest(Section):
     """Mend broken encodings (mojibake) with ftfy; each changed row is recorded."""
     max_rejects: Share = 0.01
     """Share of refused rows above which the run fails."""
+
+    @model_validator(mode="after")
+    def _rules_name_classes(self) -> Ingest:
+        for key in ("train", "validation", "test"):
+            source = getattr(self, key)
+            for name in source.label_rule if source and self.labels else ():
+                if name not in self.labels:
+                    near = difflib.get_close_matches(name, self.labels, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(self.labels)}"
+                    raise ValueError(f"{key}.label_rule: {name!r} is no class of ingest.labels; {hint}")
+        return self
 
 
 class TokenizerTraining(Section):
@@ -196,7 +220,12 @@ class Preprocess(Section):
     """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
     the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
     deduplicate: bool = True
-    """Keep one of several training rows with the same text."""
+    """Keep one of several training rows with the same text and label."""
+    conflicts: Literal["keep_first", "majority", "drop"] = "keep_first"
+    """text_classification: what becomes of training rows with the same text (of a pair: the same two) and different labels,
+    whatever `deduplicate` says. `keep_first`: the label of the first row wins, and rows with another one are dropped;
+    `majority`: the most frequent one wins, and all rows are dropped where several are; `drop`: all rows of such a text are
+    dropped. They are counted apart from duplicates, and the statistics of ingest show them. Validation and test keep theirs."""
     decontaminate: bool = True
     """Drop training rows that also stand in validation or test, and validation rows that also stand in test."""
     min_characters: Annotated[int, Field(ge=0)] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from lmworks.models.bytepair import BytePair, train_bytepair
 from lmworks.models.chat import END, Part, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
-from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
+from lmworks.pipeline.preprocess.sequences import TOKENIZER
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
 
@@ -43,10 +43,12 @@ class Documents:
         }
     )
 
-    def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
+    def __init__(
+        self, config: PreprocessStage, examples: Examples, sequences: Sequences, training_texts: Iterable[str]
+    ) -> None:
         self._text = examples.properties["text"]
         self._length = config.sequence_length
-        self._pieces = _pieces(config, examples, sequences)
+        self._pieces = _pieces(config, sequences, training_texts)
         self._tokens = self._bytes = 0
         self._chat = config.chat
         self._marks = Marks.of(self._pieces)
@@ -122,12 +124,12 @@ def pieces_of(text: str) -> Iterator[str]:
         yield text[begin:]
 
 
-def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -> WordPiece | CausalPieces:
+def _pieces(config: PreprocessStage, sequences: Sequences, training_texts: Iterable[str]) -> WordPiece | CausalPieces:
     causal = config.task == "causal_lm"
     training = config.tokenizer.train
     folder = sequences.path / TOKENIZER
     if training:
-        whole = (render(text) for text in texts(examples)) if config.chat else texts(examples)
+        whole = map(render, training_texts) if config.chat else training_texts
         corpus = (piece for text in whole for piece in pieces_of(text))
         try:
             if causal:
