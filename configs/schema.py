@@ -19,6 +19,7 @@ from lmworks.configs.section import Positive, Section
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
 Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
+Chat = Literal["chatml"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PER_RUN = "changed per run"
@@ -172,6 +173,11 @@ class Ingest(Section):
     """The column with the label."""
     labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     """The classes in their order; else those that occur in train, sorted."""
+    conversation: Literal["messages", "sharegpt", "alpaca"] | None = None
+    """With `preprocess.chat`: the form of the conversations, recognised row by row when not given. `messages`: `text`, or the
+    column `messages`, holds a list of {role, content}, roles system, developer, user, assistant and tool; `sharegpt`: `text`,
+    or the column `conversations`, holds a list of {from, value}; `alpaca`: the columns instruction and output, and where
+    they are there input, system and history. The examples hold them in the first form, in the column `text`."""
     splits: Splits = Splits()
     """Shares of the splits that are carved from train, by hash of the text, so that they never change when rows are added."""
     repair: bool = False
@@ -216,8 +222,8 @@ class Preprocess(Section):
     """Longest sequence in tokens, special tokens counted. A classifier truncates longer texts; a language model packs
     its documents, end to end, into sequences of this length."""
     tokenizer: Tokenizer = Tokenizer()
-    chat: Literal["chatml"] | None = None
-    """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
+    chat: Chat | None = None
+    """causal_lm: the rows are conversations, see `ingest.conversation`; they are rendered by this template, and only
     the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
     deduplicate: bool = True
     """Keep one of several training rows with the same text and label."""
@@ -434,6 +440,8 @@ class Config(Section):
     def _has_tokenizer(self) -> Config:
         if self.preprocess.chat and self.task != "causal_lm":
             raise ValueError(f"preprocess.chat goes with task causal_lm, and this is {self.task}")
+        if self.ingest.conversation and not self.preprocess.chat:
+            raise ValueError("ingest.conversation goes with preprocess.chat, which renders conversations")
         kinds = {"text_classification": "bert", "masked_lm": "bert", "causal_lm": "gpt2"}
         pieces = {"bert": "wordpiece", "gpt2": "bpe"}
         if self.model.architecture and self.model.architecture != kinds[self.task]:
@@ -467,6 +475,7 @@ class IngestStage(Ingest):
     """What the component `ingest` is given."""
 
     task: Task
+    chat: Chat | None = None
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from lmworks.configs.schema import Ingest, IngestStage, Source
 from lmworks.pipeline.ingest.carving import move_rows
 from lmworks.pipeline.ingest.classes import notices, with_nearest
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
+from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
 from lmworks.pipeline.ingest.readers import Row, read_rows
 from lmworks.pipeline.ingest.splits import SPLITS, example_id, split_of
 from lmworks.pipeline.ingest.statistics import Tally, write_statistics
@@ -174,21 +175,36 @@ def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, A
     if row.values is None:
         raise _Left(row.reason)
     values = {("source_id" if name == "id" else name): _as_text(value) for name, value in row.values.items()}
+    if config.chat:
+        with _refusing("no conversation"):
+            values = with_conversation(config, values)
     changed = []
     for name in _texts(config):
         before = values[name] or ""
         if config.repair:
             import ftfy
 
-            values[name] = ftfy.fix_text(before)
+            values[name] = map_contents(before, ftfy.fix_text) if config.chat else ftfy.fix_text(before)
             if values[name] != before:
                 changed.append({"file": row.file, "row": row.number, "column": name, "before": before})
         if not (values[name] or "").strip():
             raise _Left(f"empty text: column {name}" if config.label_column else _EMPTY_DOCUMENT)
+    if config.chat:
+        with _refusing("no conversation"):
+            check(values[config.text] or "")
     if label := config.label_column:
         values[label] = _label(config, source, values.get(label))
     identity = example_id(*(str(values[name]) for name in _texts(config)))
     return {"id": identity, **values}, [{"id": identity, **one} for one in changed]
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Leaves the row out for an error in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise _Left(f"{what}: {error}") from None
 
 
 def _as_text(value: Any) -> str | None:
