@@ -123,7 +123,11 @@ class Source(Section):
         return tuple(f"{path.rstrip('/')}/{pattern}" for path in paths for pattern in wanted) if wanted else paths
 
 
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+def _classes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) == 1:
+        raise ValueError("a classifier needs two classes or more")
+    if blank := [name for name in value if name != name.strip() or not name]:
+        raise ValueError(f"{blank[0]!r} is empty or has blanks around it, which labels are read without")
     if twice := [name for name in dict.fromkeys(value) if value.count(name) > 1]:
         raise ValueError(f"{', '.join(map(repr, twice))} stands twice; a class has one place in the order")
     return value
@@ -171,7 +175,7 @@ class Ingest(Section):
     """The column with the second text of a pair."""
     label: str = "label"
     """The column with the label."""
-    labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    labels: Annotated[tuple[str, ...], AfterValidator(_classes)] = ()
     """The classes in their order; else those that occur in train, sorted."""
     conversation: Literal["messages", "sharegpt", "alpaca"] | None = None
     """With `preprocess.chat`: the form of the conversations, recognised row by row when not given. `messages`: `text`, or the

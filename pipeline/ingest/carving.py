@@ -41,9 +41,11 @@ def moves_of(ids: np.ndarray, classes: np.ndarray, splits: np.ndarray, carved: C
     place = np.array([names.index(name) if name in names else -1 for name in SPLITS])[splits[first[own]]]
     count = np.bincount(owner * len(names) + place, minlength=len(names) * (int(owner.max(initial=-1)) + 1))
     some = count.reshape(-1, len(names))
+    by_class = np.argsort(owner, kind="stable")  # ids ascend within a class
+    ends = np.cumsum(some.sum(axis=1))
     moves: dict[int, str] = {}
     for index in np.flatnonzero((some == 0).any(axis=1) & (some.sum(axis=1) > 0)):
-        mine = np.flatnonzero(owner == index)  # ascending ids
+        mine = by_class[ends[index] - some[index].sum() : ends[index]]
         new = _filled(place[mine], len(names))
         moves |= {int(texts[row]): names[split] for row, split in zip(mine, new, strict=True) if place[row] != split}
     return moves

@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FEW_ROWS = 5
 """A class with fewer rows in a split is named: no figure of it means much."""
@@ -53,13 +56,12 @@ def notices(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str], colu
     found = []
     least = {name: min(rows.get(name, 0) for rows in counts.values()) for name in labels}
     if few := sorted((name for name in labels if least[name] < FEW_ROWS), key=lambda name: least[name]):
-        told = [f"{name!r} {_few_splits(counts, name)}" for name in few]
-        found.append(f"few rows: {_listed(told)}")
+        found.append(f"few rows: {_listed(few, lambda name: f'{name!r} {_few_splits(counts, name)}')}")
     if groups := twins(labels):
-        told = [" and ".join(map(repr, group)) for group in groups]
-        found.append(f"classes that differ only in case, blanks or the form of a number: {_listed(told)}")
-    if missing := [repr(name) for name in labels if plain_form(name) in _NO_VALUES]:
-        found.append(f"classes that look like missing values: {_listed(missing)}")
+        told = _listed(groups, lambda group: " and ".join(map(repr, group)))
+        found.append(f"classes that differ only in case, blanks or the form of a number: {told}")
+    if missing := [name for name in labels if plain_form(name) in _NO_VALUES]:
+        found.append(f"classes that look like missing values: {_listed(missing, repr)}")
     rows = sum(sum(split.values()) for split in counts.values())
     numbers = [number for name in labels if (number := _number(name)) is not None]
     if len(labels) > _MANY_CLASSES and len(numbers) == len(labels) and not all(map(float.is_integer, numbers)):
@@ -77,9 +79,9 @@ def _few_splits(counts: Mapping[str, Mapping[str, int]], label: str) -> str:
     return ", ".join(f"{rows} {split}" for rows, split in few if rows < FEW_ROWS)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return "; ".join(names[:_LISTED]) + more
+def _listed(items: Sequence[T], told: Callable[[T], str]) -> str:
+    more = f" and {len(items) - _LISTED:,} more" if len(items) > _LISTED else ""
+    return "; ".join(map(told, items[:_LISTED])) + more
 
 
 def _number(text: str) -> float | None:

@@ -48,8 +48,11 @@ class Tally:
         splits, ids = np.frombuffer(self._splits, np.uint8), np.frombuffer(self._ids, np.uint64)
         rows = np.flatnonzero(np.isin(splits, [SPLITS.index(name) for name in {"train", *carved}]))
         moves = moves_of(ids[rows], np.frombuffer(self._labels, np.int32)[rows], splits[rows], carved)
-        for identity, name in moves.items():
-            splits[rows[ids[rows] == identity]] = SPLITS.index(name)
+        if moves:
+            moved = np.array(sorted(moves), np.uint64)
+            goals = np.array([SPLITS.index(moves[int(identity)]) for identity in moved], np.uint8)
+            rows = rows[np.isin(ids[rows], moved)]
+            splits[rows] = goals[np.searchsorted(moved, ids[rows])]
         return moves
 
     def rows(self, split: str) -> int:
@@ -101,20 +104,15 @@ class Tally:
         excess = counts.rows() - counts.agreeing()
         worst = np.argsort(-excess, kind="stable")[:most]
         splits = np.frombuffer(self._splits, np.uint8)
-        found = {}
+        names = list(self._label_of)
+        found: dict[int, dict[str, dict[str, int]]] = {}
         for identity in counts.texts[worst[excess[worst] > 0]]:
             rows = np.flatnonzero(ids == identity)
-            found[int(identity)] = {
-                label: {
-                    name: int(count)
-                    for name, count in zip(
-                        SPLITS, np.bincount(splits[rows[labels[rows] == index]], minlength=3), strict=True
-                    )
-                    if count
-                }
-                for label, index in self._label_of.items()
-                if label and np.any(labels[rows] == index)
-            }
+            found[int(identity)] = {}
+            for index in np.unique(labels[rows]):
+                per_split = np.bincount(splits[rows[labels[rows] == index]], minlength=len(SPLITS))
+                by_split = {split: int(count) for split, count in zip(SPLITS, per_split, strict=True) if count}
+                found[int(identity)][str(names[index])] = by_split
         return found
 
     def _in(self, split: str) -> np.ndarray:

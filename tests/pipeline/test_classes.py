@@ -207,6 +207,8 @@ def config(**ingest):
             {"labels": ["x", "y"], "test": {"path": "a", "label_rule": {"good": {"above": 0}}}},
             "test.label_rule: 'good' is no class of ingest.labels; they are x, y",
         ),
+        ({"labels": ["a", " b"]}, "ingest.labels: .*' b' is empty or has blanks around it"),
+        ({"labels": ["a"]}, "ingest.labels: .* a classifier needs two classes or more"),
         ({"labels": [True, False]}, "ingest.labels.1: False: should be text, and YAML reads yes, no, .* quote it"),
         ({"labels": [1, 2]}, "ingest.labels.0: 1: should be text, .* as a number: quote it"),
         ({"train": {"path": "a", "label_rule": {True: {"above": 0}}}}, "ingest.train.label_rule: True: should be text"),
