@@ -6,6 +6,7 @@ its own section and the few keys beside it that it needs, so that changing any o
 
 from __future__ import annotations
 
+import difflib
 import glob
 import re
 import sysconfig
@@ -20,6 +21,7 @@ from lmworks.configs.section import OnlyFor, Positive, Section
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
 Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
+Chat = Literal["chatml"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 LABELLED = OnlyFor(("text_classification",))
@@ -65,6 +67,12 @@ class Interval(Section):
     """Lower bound, not in the interval; open if absent."""
     below: float | None = None
     """Upper bound, not in the interval; open if absent."""
+
+    @model_validator(mode="after")
+    def _holds_numbers(self) -> Interval:
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError(f"no number is above {self.above:g} and below {self.below:g}")
+        return self
 
 
 def _paths(value: Any) -> Any:
@@ -130,6 +138,16 @@ class Source(Section):
         return tuple(f"{folder}/{pattern}" for folder in folders for pattern in patterns)
 
 
+def _classes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) == 1:
+        raise ValueError("a classifier needs two classes or more")
+    if blank := [name for name in value if name != name.strip() or not name]:
+        raise ValueError(f"{blank[0]!r} is empty or has blanks around it, which labels are read without")
+    if twice := [name for name in dict.fromkeys(value) if value.count(name) > 1]:
+        raise ValueError(f"{', '.join(map(repr, twice))} stands twice; a class has one place in the order")
+    return value
+
+
 def _source(value: Any) -> Any:
     return {"path": value} if isinstance(value, str | list | tuple) else value
 
@@ -174,14 +192,30 @@ class Ingest(Section):
     """The column with the second text of a pair."""
     label: Annotated[str, LABELLED] = "label"
     """The column with the label."""
-    labels: Annotated[tuple[str, ...], LABELLED] = ()
+    labels: Annotated[tuple[str, ...], AfterValidator(_classes), LABELLED] = ()
     """The classes in their order; else those that occur in train, sorted."""
+    conversation: Annotated[Literal["messages", "sharegpt", "alpaca"] | None, CAUSAL] = None
+    """With `preprocess.chat`: the form of the conversations, recognised row by row when not given. `messages`: `text`, or the
+    column `messages`, holds a list of {role, content}, roles system, developer, user, assistant and tool; `sharegpt`: `text`,
+    or the column `conversations`, holds a list of {from, value}; `alpaca`: the columns instruction and output, and where
+    they are there input, system and history. The examples hold them in the first form, in the column `text`."""
     splits: Splits = Splits()
     """Shares of the splits that are carved from train, by hash of the text, so that they never change when rows are added."""
     repair: bool = False
     """Mend broken encodings (mojibake) with ftfy; each changed row is recorded."""
     max_rejects: Share = 0.01
     """Share of refused rows above which the run fails."""
+
+    @model_validator(mode="after")
+    def _rules_name_classes(self) -> Ingest:
+        for key in ("train", "validation", "test"):
+            source = getattr(self, key)
+            for name in source.label_rule if source and self.labels else ():
+                if name not in self.labels:
+                    near = difflib.get_close_matches(name, self.labels, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(self.labels)}"
+                    raise ValueError(f"{key}.label_rule: {name!r} is no class of ingest.labels; {hint}")
+        return self
 
 
 class TokenizerTraining(Section):
@@ -216,11 +250,16 @@ class Preprocess(Section):
     its documents, end to end, into sequences of this length."""
     tokenizer: Tokenizer = Tokenizer()
     """Where the tokenizer comes from: the preset, or a training on the training split."""
-    chat: Annotated[Literal["chatml"] | None, CAUSAL] = None
-    """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
+    chat: Annotated[Chat | None, CAUSAL] = None
+    """causal_lm: the rows are conversations, see `ingest.conversation`; they are rendered by this template, and only
     the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
     deduplicate: bool = True
-    """Keep one of several training rows with the same text."""
+    """Keep one of several training rows with the same text and label."""
+    conflicts: Annotated[Literal["keep_first", "majority", "drop"], LABELLED] = "keep_first"
+    """text_classification: what becomes of training rows with the same text (of a pair: the same two) and different labels,
+    whatever `deduplicate` says. `keep_first`: the label of the first row wins, and rows with another one are dropped;
+    `majority`: the most frequent one wins, and all rows are dropped where several are; `drop`: all rows of such a text are
+    dropped. They are counted apart from duplicates, and the statistics of ingest show them. Validation and test keep theirs."""
     decontaminate: bool = True
     """Drop training rows that also stand in validation or test, and validation rows that also stand in test."""
     min_characters: Annotated[int, Field(ge=0)] = 0
@@ -454,6 +493,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:
+        if self.ingest.conversation and not self.preprocess.chat:
+            raise ValueError("ingest.conversation goes with preprocess.chat, which renders conversations")
         kinds = {"text_classification": "bert", "masked_lm": "bert", "causal_lm": "gpt2"}
         pieces = {"bert": "wordpiece", "gpt2": "bpe"}
         if self.model.architecture and self.model.architecture != kinds[self.task]:
@@ -487,6 +528,7 @@ class IngestStage(Ingest):
     """What the component `ingest` is given."""
 
     task: Task
+    chat: Chat | None = None
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""

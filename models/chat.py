@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BEGIN, END = "<|im_start|>", "<|im_end|>"
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 class Part(NamedTuple):
@@ -23,10 +23,11 @@ def parts_of(messages: str) -> Iterator[Part]:
     """Renders a conversation: `<|im_start|>ROLE⏎CONTENT<|im_end|>⏎` for each message, contents without blanks around them.
 
     Args:
-        messages: JSON, a list of {"role": system | user | assistant, "content": text}.
+        messages: JSON, a list of {"role": system | user | assistant | tool, "content": text}.
 
     Raises:
-        ValueError: it is not that, or the assistant says nothing.
+        ValueError: it is not that, the assistant says nothing, or a content spells out a mark of the template: read again,
+            it would not be told from the template's own.
     """
     try:
         conversation = json.loads(messages)
@@ -40,6 +41,8 @@ def parts_of(messages: str) -> Iterator[Part]:
         content = message.get("content") if isinstance(message, dict) else None
         if role not in ROLES or not isinstance(content, str):
             raise ValueError(f"message {number} must have a role ({', '.join(ROLES)}) and a content that is text")
+        if mark := next((mark for mark in (BEGIN, END) if mark in content), None):
+            raise ValueError(f"message {number} holds {mark}, which is the template's own mark")
         learnt = role == "assistant" and bool(content.strip())
         answered = answered or learnt
         yield Part(f"{BEGIN}{role}\n", False)

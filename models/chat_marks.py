@@ -34,17 +34,6 @@ class Marks:
         """Those of a tokenizer of any kind, if it has them."""
         return cls(pieces) if isinstance(pieces, BytePair) and {BEGIN, END} <= {*pieces.special} else None
 
-    @staticmethod
-    def check(part: Part) -> None:
-        """Refuses a text that spells out a mark: read again, it would not be told from the template's own.
-
-        Raises:
-            ValueError: it does.
-        """
-        for mark in (BEGIN, END):
-            if mark in _inner(part):
-                raise ValueError(f"a content holds {mark}, which is the template's own mark")
-
     def encode(self, conversations: Sequence[Sequence[Part]]) -> list[list[np.ndarray]]:
         """Token ids of each part, int32 [tokens]."""
         found = self._pieces.encode_parts([[_inner(part) for part in one] for one in conversations])

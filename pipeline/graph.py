@@ -32,7 +32,7 @@ def graph(config: Config, until: str | None = None, on_vertex: bool = False) -> 
         on_vertex: with what only Vertex AI has, a registry of models.
     """
     task = config.task
-    examples = Node(ingest, IngestStage(**_keys(config.ingest), task=task))
+    examples = Node(ingest, IngestStage(**_keys(config.ingest), task=task, chat=config.preprocess.chat))
     sequences = Node(
         preprocess,
         PreprocessStage(**_keys(config.preprocess), task=task, preset=config.model.preset),

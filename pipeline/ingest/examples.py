@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -13,14 +14,17 @@ import pyarrow.parquet as pq
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
+from lmworks.pipeline.ingest.carving import move_rows
+from lmworks.pipeline.ingest.classes import notices, with_nearest
+from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
+from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
 from lmworks.pipeline.ingest.readers import Row, read_rows
-from lmworks.pipeline.ingest.splits import example_id, split_of
+from lmworks.pipeline.ingest.splits import SPLITS, example_id, split_of
 from lmworks.pipeline.ingest.statistics import Tally, write_statistics
 from lmworks.pipeline.tables import ShardWriter
 from lmworks.tfx.artifacts import Examples, Statistics
 from lmworks.tfx.progress import report
 
-SPLITS = ("train", "validation", "test")
 _REJECTS = pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.string()})
 _REPAIRS = pa.schema(
     {"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()}
@@ -28,6 +32,7 @@ _REPAIRS = pa.schema(
 _BATCH = 8192
 _BATCH_CHARACTERS = 1 << 25
 _NO_CLASS = "label_rule: no class takes this value"
+_LISTED = 5
 _EMPTY_DOCUMENT = "the document is empty"
 _UNCOUNTED = (_NO_CLASS, _EMPTY_DOCUMENT)
 """Reasons that are no fault of a row: recorded, but no rejects."""
@@ -87,6 +92,8 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
     read = tally.total + refused
     _judge(config, read, reasons, first)
+    if label and (moves := tally.carve([name for name, share in carved.items() if share])):
+        move_rows(examples.path, moves)
     labels = _labels(config, tally) if label else []
     rows = {name: tally.rows(name) for name in SPLITS}
     for name, count in rows.items():
@@ -97,20 +104,35 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                 if name in carved
                 else f"check ingest.{name}"
             )
+            if label and len(labels) == tally.total:
+                fix = f"each row has a class of its own in column {label!r}: is it an id? set ingest.label"
             raise UserError(f"ingest: the split {name} is empty; {fix}")
+    warnings = notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
+    conflicts = {name: tally.conflicts(name) for name in SPLITS} if label else {}
+    warnings += [
+        f"{of.texts:,} {'text' if of.texts == 1 else 'texts'} of {name} with different labels"
+        + (f": accuracy at most {of.best_accuracy:.4f} there" if name != "train" else "")
+        for name, of in conflicts.items()
+        if of.texts
+    ]
+    for warning in warnings:
+        print(f"ingest: {warning}", file=sys.stderr, flush=True)
     examples.properties |= {
         "text": config.text,
         "text_b": config.text_b,
         "label": label,
         "labels": labels,
         "splits": rows,
+        "conflicts": {name: of._asdict() for name, of in conflicts.items()},
         "summary": ", ".join(f"{count:,} {name}" for name, count in rows.items())
         + (f" rows, {len(labels)} classes" if label else f" documents, {tally.characters():,} characters")
         + f", {refused:,} refused"
         + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else "")
-        + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else ""),
+        + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else "")
+        + "".join(f"; {warning}" for warning in warnings),
     }
-    write_statistics(statistics.path, tally, labels, dict(reasons))
+    worst = worst_conflicts(examples.path, tally, _texts(config)) if label else []
+    write_statistics(statistics.path, tally, labels, dict(reasons), warnings, worst)
 
 
 class _Table:
@@ -153,21 +175,36 @@ def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, A
     if row.values is None:
         raise _Left(row.reason)
     values = {("source_id" if name == "id" else name): _as_text(value) for name, value in row.values.items()}
+    if config.chat:
+        with _refusing("no conversation"):
+            values = with_conversation(config, values)
     changed = []
     for name in _texts(config):
         before = values[name] or ""
         if config.repair:
             import ftfy
 
-            values[name] = ftfy.fix_text(before)
+            values[name] = map_contents(before, ftfy.fix_text) if config.chat else ftfy.fix_text(before)
             if values[name] != before:
                 changed.append({"file": row.file, "row": row.number, "column": name, "before": before})
         if not (values[name] or "").strip():
             raise _Left(f"empty text: column {name}" if config.label_column else _EMPTY_DOCUMENT)
+    if config.chat:
+        with _refusing("no conversation"):
+            check(values[config.text] or "")
     if label := config.label_column:
         values[label] = _label(config, source, values.get(label))
     identity = example_id(*(str(values[name]) for name in _texts(config)))
     return {"id": identity, **values}, [{"id": identity, **one} for one in changed]
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Leaves the row out for an error in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise _Left(f"{what}: {error}") from None
 
 
 def _as_text(value: Any) -> str | None:
@@ -195,7 +232,7 @@ def _label(config: IngestStage, source: Source, value: str | None) -> str:
                 return name
         raise _Left(_NO_CLASS)
     if config.labels and label not in config.labels:
-        raise _Left(f"unknown label: {label!r}")
+        raise _Left(f"unknown label: {with_nearest(label, config.labels, 'ingest.labels has')}")
     return label
 
 
@@ -228,10 +265,13 @@ def _labels(config: IngestStage, tally: Tally) -> list[str]:
     if len(seen) < 2:
         only = f"only the class {next(iter(seen))!r}" if seen else "no class"
         raise UserError(f"ingest: train holds {only} in column {config.label!r}; a classifier needs two or more")
-    strange = {name: sorted(set(tally.labels(name)) - seen) for name in ("validation", "test")}
-    for name, labels in strange.items():
-        if labels and not config.labels:
+    for name in ("validation", "test"):
+        strange = sorted(set(tally.labels(name)) - seen)
+        if strange and not config.labels:
+            told = [with_nearest(label, sorted(seen), "train has") for label in strange[:_LISTED]]
+            more = f" and {len(strange) - _LISTED:,} more" if len(strange) > _LISTED else ""
             raise UserError(
-                f"ingest: {name} holds labels that train does not: {', '.join(labels)}; add rows or set ingest.labels"
+                f"ingest: {name} holds labels that train does not: {', '.join(told)}{more}; "
+                "write them alike, add rows to train, or set ingest.labels"
             )
     return list(config.labels) or sorted(seen)

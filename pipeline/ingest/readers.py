@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import IngestStage, Source
+from lmworks.pipeline.ingest.conversations import lacking
 from lmworks.tfx.packages import fetch
 
 EXTENSIONS = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "txt": "text"}
@@ -214,11 +215,14 @@ def _read_parquet(file: str, binary: Any, config: IngestStage) -> Iterator[Row]:
         _check_columns(file, table.schema_arrow.names, config)
         for batch in table.iter_batches(8192):
             # As bytes: writers put bytes into string columns that are no text, and those rows are refused one by one.
-            text = (pa.types.is_string, pa.types.is_large_string)
-            types = [
-                pa.large_binary() if any(test(field.type) for test in text) else field.type for field in batch.schema
+            # All other columns stay: a cast to its own type fails for a struct with a field that is null in all rows.
+            columns = [
+                column.cast(pa.large_binary())
+                if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+                else column
+                for column in batch.columns
             ]
-            for values in batch.cast(pa.schema(zip(batch.schema.names, types, strict=True))).to_pylist():
+            for values in pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist():
                 yield _checked(file, next(numbers), values, "utf-8")
     except pa.ArrowException as error:
         raise UserError(f"{file}: is no Parquet file that can be read ({error})") from error
@@ -308,8 +312,10 @@ def _check_columns(file: str, columns: list[str], config: IngestStage) -> None:
 
 def _lack(columns: Collection[str], config: IngestStage) -> str | None:
     """The first missing column that the config names, those that there are, and the nearest."""
+    if config.chat and (lack := lacking(config, columns)):
+        return lack
     for key, name in (("text", config.text), ("text_b", config.text_b), ("label", config.label_column)):
-        if name is not None and name not in columns:
+        if name is not None and name not in columns and not (config.chat and key == "text"):
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             return f"no column {name!r} (ingest.{key}); it has: {', '.join(columns) or 'none'}{hint}"

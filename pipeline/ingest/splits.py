@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+SPLITS = ("train", "validation", "test")
+
 
 def example_id(*texts: str) -> str:
     """64-bit hash of the texts, 16 hex digits (BLAKE2b, RFC 7693); lengths go in, so that `ab, c` is not `a, bc`."""

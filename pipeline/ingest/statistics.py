@@ -1,15 +1,18 @@
-"""Statistics of the examples, as JSON and as a page: rows, lengths, label balance, exact duplicates, leakage."""
+"""Statistics of the examples, as JSON and as a page: rows, lengths, label balance, conflicts, duplicates, leakage."""
 
 from __future__ import annotations
 
 import html
 from array import array
-from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lmworks.pipeline.ingest.carving import moves_of
+from lmworks.pipeline.ingest.splits import SPLITS
+from lmworks.pipeline.label_conflicts import Conflicts, LabelCounts, conflicts_of
 from lmworks.tfx.artifacts import write_json
 
 _STYLE = """
@@ -20,40 +23,55 @@ td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#1f77b4;
 
 
 class Tally:
-    """Counts of what was read, 12 bytes a row."""
+    """Counts of what was read, 17 bytes a row."""
 
     def __init__(self) -> None:
         self.total = 0
-        self._ids: dict[str, array[int]] = {}
-        self._characters: dict[str, array[int]] = {}
-        self._labels: dict[str, Counter[str]] = {}
+        self._ids, self._characters, self._splits = array("Q"), array("I"), array("B")
+        self._labels = array("i")
+        self._label_of: dict[str | None, int] = {}
 
     def add(self, split: str, identity: str, label: str | None, texts: list[str]) -> None:
         """Counts one example."""
-        if split not in self._ids:
-            self._ids[split], self._characters[split], self._labels[split] = array("Q"), array("I"), Counter()
-        self._ids[split].append(int(identity, 16))
-        self._characters[split].append(min(sum(map(len, texts)), 2**32 - 1))
-        if label is not None:
-            self._labels[split][label] += 1
+        self._ids.append(int(identity, 16))
+        self._characters.append(min(sum(map(len, texts)), 2**32 - 1))
+        self._splits.append(SPLITS.index(split))
+        self._labels.append(self._label_of.setdefault(label, len(self._label_of)))
         self.total += 1
+
+    def carve(self, carved: Collection[str]) -> dict[int, str]:
+        """Moves texts between train and the splits that are carved from it, so that none lacks a class.
+
+        Returns:
+            New splits by id; see `carving.moves_of`.
+        """
+        splits, ids = np.frombuffer(self._splits, np.uint8), np.frombuffer(self._ids, np.uint64)
+        rows = np.flatnonzero(np.isin(splits, [SPLITS.index(name) for name in {"train", *carved}]))
+        moves = moves_of(ids[rows], np.frombuffer(self._labels, np.int32)[rows], splits[rows], carved)
+        if moves:
+            moved = np.array(sorted(moves), np.uint64)
+            goals = np.array([SPLITS.index(moves[int(identity)]) for identity in moved], np.uint8)
+            rows = rows[np.isin(ids[rows], moved)]
+            splits[rows] = goals[np.searchsorted(moved, ids[rows])]
+        return moves
 
     def rows(self, split: str) -> int:
         """Examples of a split."""
-        return len(self._ids.get(split, ()))
+        return int(np.sum(self._in(split)))
 
     def characters(self) -> int:
         """Characters of all splits."""
-        return sum(sum(lengths) for lengths in self._characters.values())
+        return int(np.frombuffer(self._characters, np.uint32).sum(dtype=np.int64))
 
     def labels(self, split: str) -> dict[str, int]:
-        """Examples per label of a split."""
-        return dict(self._labels.get(split, {}))
+        """Examples per label of a split, of those that occur in it."""
+        counts = np.bincount(np.frombuffer(self._labels, np.int32)[self._in(split)], minlength=len(self._label_of))
+        return {label: int(counts[index]) for label, index in self._label_of.items() if label and counts[index]}
 
     def summary(self, split: str) -> dict[str, Any]:
         """What statistics.json says of a split."""
-        lengths = np.frombuffer(self._characters[split], np.uint32)
-        ids = np.frombuffer(self._ids[split], np.uint64)
+        lengths = np.frombuffer(self._characters, np.uint32)[self._in(split)]
+        ids = self._ids_of(split)
         quantiles = {name: float(np.quantile(lengths, q)) for name, q in (("median", 0.5), ("p95", 0.95))}
         return {
             "rows": len(ids),
@@ -63,27 +81,85 @@ class Tally:
                 **quantiles,
                 "max": int(lengths.max()),
             },
-            "labels": dict(sorted(self._labels[split].items())),
+            "labels": dict(sorted(self.labels(split).items())),
             "exact_duplicates": len(ids) - len(np.unique(ids)),
         }
 
     def leakage(self, split: str, other: str) -> int:
         """Distinct texts that stand in both splits."""
-        return len(
-            np.intersect1d(np.frombuffer(self._ids[split], np.uint64), np.frombuffer(self._ids[other], np.uint64))
-        )
+        return len(np.intersect1d(self._ids_of(split), self._ids_of(other)))
+
+    def conflicts(self, split: str) -> Conflicts:
+        """Texts of a split with more than one label."""
+        return conflicts_of(self._ids_of(split), np.frombuffer(self._labels, np.int32)[self._in(split)])
+
+    def worst_conflicts(self, most: int) -> dict[int, dict[str, dict[str, int]]]:
+        """The texts whose labels conflict in most rows, over all splits.
+
+        Returns:
+            Rows by split, by label, by id; the worst text first.
+        """
+        ids, labels = np.frombuffer(self._ids, np.uint64), np.frombuffer(self._labels, np.int32)
+        counts = LabelCounts(ids, labels)
+        excess = counts.rows() - counts.agreeing()
+        worst = np.argsort(-excess, kind="stable")[:most]
+        splits = np.frombuffer(self._splits, np.uint8)
+        names = list(self._label_of)
+        found: dict[int, dict[str, dict[str, int]]] = {}
+        for identity in counts.texts[worst[excess[worst] > 0]]:
+            rows = np.flatnonzero(ids == identity)
+            found[int(identity)] = {}
+            for index in np.unique(labels[rows]):
+                per_split = np.bincount(splits[rows[labels[rows] == index]], minlength=len(SPLITS))
+                by_split = {split: int(count) for split, count in zip(SPLITS, per_split, strict=True) if count}
+                found[int(identity)][str(names[index])] = by_split
+        return found
+
+    def _in(self, split: str) -> np.ndarray:
+        return np.frombuffer(self._splits, np.uint8) == SPLITS.index(split)
+
+    def _ids_of(self, split: str) -> np.ndarray:
+        return np.frombuffer(self._ids, np.uint64)[self._in(split)]
 
 
-def write_statistics(folder: Path, tally: Tally, labels: list[str], refused: dict[str, int]) -> None:
-    """Writes statistics.json and report.html."""
-    splits = {name: tally.summary(name) for name in ("train", "validation", "test")}
+def write_statistics(
+    folder: Path,
+    tally: Tally,
+    labels: list[str],
+    refused: dict[str, int],
+    notices: list[str],
+    conflicting: list[dict[str, Any]],
+) -> None:
+    """Writes statistics.json and report.html.
+
+    Args:
+        folder: of the artifact.
+        tally: of all examples.
+        labels: the classes; none for a language model.
+        refused: rows left out, by reason.
+        notices: sentences about what looks wrong.
+        conflicting: the worst texts with more than one label: `text`, `text_b` of a pair, and `labels`, rows by split by label.
+    """
+    splits = {name: tally.summary(name) for name in SPLITS}
+    if labels:
+        for name, values in splits.items():
+            values["conflicts"] = tally.conflicts(name)._asdict()
     pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
     leakage = {f"{one} and {other}": tally.leakage(one, other) for one, other in pairs}
-    write_json(folder / "statistics.json", {"splits": splits, "leakage": leakage, "refused": refused})
-    (folder / "report.html").write_text(_page(splits, labels, leakage, refused), encoding="utf-8")
+    content = {"splits": splits, "leakage": leakage, "refused": refused, "notices": notices}
+    write_json(folder / "statistics.json", content | ({"worst_conflicts": conflicting} if labels else {}))
+    page = _page(splits, labels, leakage, refused, notices, conflicting)
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _page(splits: dict[str, Any], labels: list[str], leakage: dict[str, int], refused: dict[str, int]) -> str:
+def _page(
+    splits: dict[str, Any],
+    labels: list[str],
+    leakage: dict[str, int],
+    refused: dict[str, int],
+    notices: list[str],
+    conflicting: list[dict[str, Any]],
+) -> str:
     rows = []
     for name, one in splits.items():
         lengths = (f"{one['characters'][key]:,.0f}" for key in ("min", "median", "mean", "p95", "max"))
@@ -94,15 +170,41 @@ def _page(splits: dict[str, Any], labels: list[str], leakage: dict[str, int], re
         balance.append([label, *(f"{share:.1%}" for share in shares.values()), ("bar", shares["train"])])
     parts = [
         "<h1>Examples</h1>",
+        *([f"<ul>{''.join(f'<li>{html.escape(notice)}</li>' for notice in notices)}</ul>"] if notices else []),
         _table(["split", "rows", "shortest", "median", "mean", "95 %", "longest", "exact duplicates"], rows),
         "<p>Lengths in characters.</p>",
         *(["<h2>Label balance</h2>", _table(["label", *splits, "train"], balance)] if labels else []),
+        *(_conflict_tables(splits, conflicting) if labels else []),
         "<h2>Texts that stand in two splits</h2>",
         _table(["splits", "texts"], [[name, f"{count:,}"] for name, count in leakage.items()]),
         "<h2>Rows left out</h2>",
         _table(["reason", "rows"], [[name, f"{count:,}"] for name, count in refused.items()] or [["none", "0"]]),
     ]
     return f"<!doctype html><meta charset=utf-8><title>Examples</title><style>{_STYLE}</style>{''.join(parts)}"
+
+
+def _conflict_tables(splits: dict[str, Any], conflicting: list[dict[str, Any]]) -> list[str]:
+    counts = [
+        [name, f"{of['texts']:,}", f"{of['rows']:,}", f"{of['best_accuracy']:.4f}"]
+        for name, of in ((name, values["conflicts"]) for name, values in splits.items())
+    ]
+    worst = [
+        [
+            " | ".join(text for text in (one["text"], one.get("text_b")) if text),
+            "; ".join(
+                f"{label}: {', '.join(f'{rows:,} {split}' for split, rows in by.items())}"
+                for label, by in one["labels"].items()
+            ),
+        ]
+        for one in conflicting
+    ]
+    return [
+        "<h2>The same text with different labels</h2>",
+        _table(["split", "texts", "their rows", "best possible accuracy"], counts),
+        "<p>No classifier that sees the text alone can be right about all rows of such a text. preprocess.conflicts says which "
+        "of them are trained on.</p>",
+        *([_table(["worst texts, over all splits", "labels"], worst)] if worst else []),
+    ]
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:

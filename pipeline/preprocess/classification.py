@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.tokenizer import Tokenizer, open_tokenizer
 from lmworks.models.wordpiece import train_wordpiece
-from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
+from lmworks.pipeline.preprocess.sequences import TOKENIZER
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
 
@@ -30,9 +31,11 @@ class TextPairs:
         }
     )
 
-    def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
+    def __init__(
+        self, config: PreprocessStage, examples: Examples, sequences: Sequences, training_texts: Iterable[str]
+    ) -> None:
         self._length, self._columns = config.sequence_length, examples.properties
-        self._tokenizer = _tokenizer(config, examples, sequences)
+        self._tokenizer = _tokenizer(config, sequences, training_texts)
         self._number = {name: index for index, name in enumerate(self._columns["labels"])}
         self._truncated = 0
 
@@ -69,13 +72,13 @@ class TextPairs:
         return f"{self._truncated:,} at {self._length} tokens"
 
 
-def _tokenizer(config: PreprocessStage, examples: Examples, sequences: Sequences) -> Tokenizer:
+def _tokenizer(config: PreprocessStage, sequences: Sequences, training_texts: Iterable[str]) -> Tokenizer:
     training = config.tokenizer.train
     folder = sequences.path / TOKENIZER
     folder.mkdir()
     if training:
         try:
-            train_wordpiece(texts(examples), training.vocabulary_size, training.lowercase).save(folder)
+            train_wordpiece(training_texts, training.vocabulary_size, training.lowercase).save(folder)
         except ValueError as error:
             raise UserError(f"preprocess.tokenizer.train: {error}") from error
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,11 @@ import pyarrow as pa
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.bytepair import BytePair, train_bytepair
-from lmworks.models.chat import END, Part, parts_of, render
+from lmworks.models.chat import END, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
-from lmworks.pipeline.preprocess.sequences import TOKENIZER, texts
+from lmworks.pipeline.preprocess.conversation_cuts import ConversationCuts
+from lmworks.pipeline.preprocess.sequences import TOKENIZER
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
 
@@ -43,12 +44,15 @@ class Documents:
         }
     )
 
-    def __init__(self, config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
+    def __init__(
+        self, config: PreprocessStage, examples: Examples, sequences: Sequences, training_texts: Iterable[str]
+    ) -> None:
         self._text = examples.properties["text"]
         self._length = config.sequence_length
-        self._pieces = _pieces(config, examples, sequences)
+        self._pieces = _pieces(config, sequences, training_texts)
         self._tokens = self._bytes = 0
         self._chat = config.chat
+        self._cuts = ConversationCuts(config.sequence_length)
         self._marks = Marks.of(self._pieces)
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
@@ -56,7 +60,7 @@ class Documents:
         documents = batch.column(self._text).to_pylist()
         learnt = None
         if self._chat:
-            parts = [self._parts(text, int(row)) for text, row in zip(documents, rows, strict=True)]
+            parts = [list(parts_of(text)) for text in documents]
             documents = ["".join(part.text for part in conversation) for conversation in parts]
             cut = [[part.text for part in conversation] for conversation in parts]
         else:
@@ -66,6 +70,7 @@ class Documents:
         if self._chat:
             flags = [part.learnt for conversation in parts for part in conversation]
             learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
+            self._cuts.add(parts, encoded)
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
@@ -88,22 +93,16 @@ class Documents:
 
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
-        return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
-
-    def _parts(self, messages: str, row: int) -> list[Part]:
-        try:
-            parts = list(parts_of(messages))
-            for part in parts if self._marks else []:
-                Marks.check(part)
-            return parts
-        except ValueError as error:
-            raise UserError(f"preprocess.chat: example {row} of a split: column {self._text!r}: {error}") from None
+        return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat} | (
+            {"conversations": self._cuts.counts} if self._chat else {}
+        )
 
     def summary(self) -> str:
         """Tokens, and bytes that one of them stands for."""
         return (
             f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
             f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
+            + "".join(f", {notice}" for notice in (self._cuts.notices() if self._chat else []))
         )
 
 
@@ -122,12 +121,12 @@ def pieces_of(text: str) -> Iterator[str]:
         yield text[begin:]
 
 
-def _pieces(config: PreprocessStage, examples: Examples, sequences: Sequences) -> WordPiece | CausalPieces:
+def _pieces(config: PreprocessStage, sequences: Sequences, training_texts: Iterable[str]) -> WordPiece | CausalPieces:
     causal = config.task == "causal_lm"
     training = config.tokenizer.train
     folder = sequences.path / TOKENIZER
     if training:
-        whole = (render(text) for text in texts(examples)) if config.chat else texts(examples)
+        whole = map(render, training_texts) if config.chat else training_texts
         corpus = (piece for text in whole for piece in pieces_of(text))
         try:
             if causal:

@@ -1,4 +1,7 @@
-"""Which rows are dropped, and why: duplicates, leakage, length bounds. A few bytes a row, whatever the texts' length."""
+"""Which rows are dropped, and why: conflicting labels, duplicates, leakage, length bounds.
+
+Needs a few bytes a row, whatever the texts' length.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmworks.configs.schema import PreprocessStage
+from lmworks.pipeline.label_conflicts import LabelCounts
 from lmworks.pipeline.tables import read_batches
 from lmworks.tfx.artifacts import Examples
 
-KEPT, DUPLICATE, LEAKED, SHORT, LONG = range(5)
+KEPT, DUPLICATE, LEAKED, SHORT, LONG, CONFLICT = range(6)
 REASONS = {
     DUPLICATE: "duplicate: the same text stands earlier in this split",
     LEAKED: "leakage: the same text stands in a later split",
     SHORT: "shorter than preprocess.min_characters",
     LONG: "longer than preprocess.max_characters",
+    CONFLICT: "conflict: the same text stands with another label in this split, see preprocess.conflicts",
 }
 
 
@@ -25,7 +30,8 @@ def select(config: PreprocessStage, examples: Examples, split: str) -> np.ndarra
     """Verdict on every row of a split.
 
     Rows that a model is measured on stay: test keeps all of its rows, so that figures compare with published ones;
-    validation loses only those that stand in test.
+    validation loses only those that stand in test. So `config.conflicts` decides about training rows alone. It says which
+    label a text has, and `config.deduplicate` how many of the rows with that label are kept.
 
     Returns:
         uint8 [rows]: `KEPT`, or why the row is dropped.
@@ -37,14 +43,31 @@ def select(config: PreprocessStage, examples: Examples, split: str) -> np.ndarra
         verdict[lengths < config.min_characters] = SHORT
         if config.max_characters is not None:
             verdict[lengths > config.max_characters] = LONG
+        loses = np.zeros(len(ids), bool)
+        if examples.properties["label"]:
+            loses = LabelCounts(ids, label_indices(examples, split)).losers(config.conflicts)
         if config.deduplicate:
-            first = np.zeros(len(ids), bool)
-            first[np.unique(ids, return_index=True)[1]] = True
-            verdict[~first] = DUPLICATE
+            remaining = np.flatnonzero(~loses)
+            verdict[remaining] = np.where(_first_of_each(ids[remaining]), verdict[remaining], DUPLICATE)
+        verdict[loses] = CONFLICT
     if config.decontaminate:
         for later in {"train": ("validation", "test"), "validation": ("test",), "test": ()}[split]:
             verdict[np.isin(ids, _ids(examples, later))] = LEAKED
     return verdict
+
+
+def label_indices(examples: Examples, split: str) -> np.ndarray:
+    """Each row's position in the artifact's labels: int32 [rows]."""
+    names = pa.array(examples.properties["labels"], pa.string())
+    columns = (batch.column(0) for batch in read_batches(examples, split, [examples.properties["label"]]))
+    parts = [pc.index_in(column, names).to_numpy(zero_copy_only=False) for column in columns]
+    return np.concatenate([*parts, np.zeros(0, np.int32)])
+
+
+def _first_of_each(ids: np.ndarray) -> np.ndarray:
+    first = np.zeros(len(ids), bool)
+    first[np.unique(ids, return_index=True)[1]] = True
+    return first
 
 
 def _ids(examples: Examples, split: str) -> np.ndarray:

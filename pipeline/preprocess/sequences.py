@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
-from lmworks.pipeline.preprocess.selection import KEPT, REASONS, select
+from lmworks.pipeline.preprocess.selection import CONFLICT, KEPT, REASONS, label_indices, select
 from lmworks.pipeline.tables import ShardWriter, read_batches
 from lmworks.tfx.artifacts import Examples, Sequences
 from lmworks.tfx.progress import report
@@ -40,17 +40,23 @@ class Encoder(Protocol):
 
 def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequences) -> None:
     """Writes all splits, the tokenizer and the excluded rows."""
-    encoder = encoder_of(config)(config, examples, sequences)
     splits = list(examples.properties["splits"])
     total = sum(examples.properties["splits"].values())
+    verdicts = {split: select(config, examples, split) for split in splits}
+    for split, verdict in verdicts.items():
+        if not np.any(verdict == KEPT):
+            raise UserError(
+                f"preprocess: no row of {split} is left; see deduplicate, conflicts, decontaminate and the length bounds"
+            )
+    notices = _class_notices(examples, verdicts)
+    encoder = encoder_of(config)(config, examples, sequences, _kept_texts(examples, verdicts["train"]))
     kept, done = {}, 0
     with pq.ParquetWriter(sequences.path / "excluded.parquet", _EXCLUDED) as excluded:
         for split in splits:
-            verdicts = select(config, examples, split)
             start = kept[split] = 0
             with ShardWriter(sequences.path, split, encoder.schema, "arrow") as writer:
                 for batch in read_batches(examples, split, batch_size=_BATCH):
-                    verdict = verdicts[start : start + len(batch)]
+                    verdict = verdicts[split][start : start + len(batch)]
                     rows = np.arange(start, start + len(batch))
                     excluded.write_batch(_dropped(batch, split, rows, verdict))
                     found = encoder.encode(batch.filter(pa.array(verdict == KEPT)), rows[verdict == KEPT])
@@ -59,25 +65,51 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
                     start += len(batch)
                     done += len(batch)
                     report(done, total, "rows")
-            if not kept[split]:
-                raise UserError(
-                    f"preprocess: no row of {split} is left; see deduplicate, decontaminate and the length bounds"
-                )
     told = ", ".join(f"{count:,} {split}" for split, count in kept.items())
     sequences.properties |= {
         "sequence_length": config.sequence_length,
         "splits": kept,
         **encoder.properties(),
-        "summary": f"{told} rows, {total - sum(kept.values()):,} dropped, {encoder.summary()}",
+        "summary": ", ".join([f"{told} rows", f"{total - sum(kept.values()):,} dropped", *notices, encoder.summary()]),
     }
 
 
-def texts(examples: Examples) -> Iterator[str]:
-    """All texts of the training split, for training a tokenizer."""
+def _kept_texts(examples: Examples, verdict: np.ndarray) -> Iterator[str]:
+    """The texts that are trained on, for training a tokenizer: it must know of no others."""
     columns = [name for name in (examples.properties["text"], examples.properties["text_b"]) if name]
+    start = 0
     for batch in read_batches(examples, "train", columns):
-        for column in batch.columns:
+        kept = pa.array(verdict[start : start + len(batch)] == KEPT)
+        start += len(batch)
+        for column in batch.filter(kept).columns:
             yield from column.to_pylist()
+
+
+def _class_notices(examples: Examples, verdicts: dict[str, np.ndarray]) -> list[str]:
+    """What a classifier's user must know of the rows that are dropped.
+
+    Raises:
+        UserError: fewer than two classes are left to train on.
+    """
+    names, notices = examples.properties["labels"], []
+    if not names:
+        return []
+    train = verdicts["train"]
+    left = np.bincount(label_indices(examples, "train")[train == KEPT], minlength=len(names))
+    gone = [repr(name) for name, rows in zip(names, left, strict=True) if not rows]
+    if len(names) - len(gone) < 2:
+        raise UserError(
+            f"preprocess: no row of {', '.join(gone)} is left in train, and a classifier needs two classes; "
+            "see deduplicate, conflicts, decontaminate and the length bounds"
+        )
+    if conflicts := int(np.sum(train == CONFLICT)):
+        notices.append(f"{conflicts:,} of them for conflicting labels")
+    if gone:
+        notices.append(f"no training row of {', '.join(gone)}")
+    for split, conflicts in examples.properties["conflicts"].items():
+        if split != "train" and conflicts["texts"]:
+            notices.append(f"accuracy on {split} at most {conflicts['best_accuracy']:.4f} for conflicting labels")
+    return notices
 
 
 def encoder_of(config: PreprocessStage) -> Callable[..., Encoder]:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from lmworks.configs.schema import Model
 from lmworks.models import causal_lm
 from lmworks.models.bytepair import BytePair
-from lmworks.models.chat import BEGIN, END, Part, parts_of, render
+from lmworks.models.chat import BEGIN, END, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.pipeline.export import causal_lm as export
 from lmworks.pipeline.export.predict import Wish, continue_text
@@ -52,10 +52,6 @@ def test_what_a_user_writes_is_no_mark(opened):
     assert ids[-len(theirs.encode(f"{END}\n{BEGIN}assistant\n").ids) :][0] == end
     (plain,) = marks.question(tf.constant(["Hi 12"])).to_list()
     assert plain == theirs.encode(f"{BEGIN}user\nHi 12{END}\n{BEGIN}assistant\n").ids
-    for text in (f"a {BEGIN}b", f"{END} x"):
-        with pytest.raises(ValueError, match="the template's own mark"):
-            marks.check(Part(f"{text}{END}\n", True))
-    marks.check(Part(f"{BEGIN}user\n", False))
 
 
 def test_a_vocabulary_without_marks_has_none(tmp_path):
