@@ -194,7 +194,8 @@ class Preprocess(Section):
     tokenizer: Tokenizer = Tokenizer()
     chat: Literal["chatml"] | None = None
     """causal_lm: `ingest.text` holds conversations, lists of {role, content}; they are rendered by this template, and only
-    the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
+    the assistant's words and the mark that ends them are targets. Its marks are special tokens where the preset's vocabulary
+    has them."""
     deduplicate: bool = True
     """Keep one of several training rows with the same text."""
     decontaminate: bool = True
@@ -310,6 +311,10 @@ class Train(Section):
     """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
     whole_word: bool = False
     """masked_lm: draw whole words, not word pieces."""
+    attend_across_documents: Literal["auto"] | bool = "auto"
+    """causal_lm: whether a token sees the documents that stand before its own in a packed sequence. With `false` each document
+    is computed as if it stood alone, at positions from 0 on, as the evaluation does. `auto`: `false` for conversations
+    (`preprocess.chat`), else `true`. masked_lm always attends across the [SEP] between documents, also when evaluated."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Computation; weights and reductions stay in float32. float16 scales its loss."""
     remat: bool = False
@@ -417,6 +422,8 @@ class Config(Section):
             raise ValueError(
                 f"preprocess.tokenizer.train.kind: model.architecture {self.model.architecture} needs {kind}"
             )
+        if self.train.attend_across_documents is False and self.task != "causal_lm":
+            raise ValueError(f"train.attend_across_documents: false goes with task causal_lm, and this is {self.task}")
         if self.train.monitor and (self.train.monitor == "loss") == (self.task == "text_classification"):
             raise ValueError(f"train.monitor: {self.train.monitor} is no metric of {self.task}")
         if self.model.architecture and not self.preprocess.tokenizer.train:

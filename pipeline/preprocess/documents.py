@@ -64,8 +64,12 @@ class Documents:
         encoded = self._marks.encode(parts) if self._chat and self._marks else self._pieces.encode_parts(cut)
         found = [ids for one in encoded for ids in one]
         if self._chat:
-            flags = [part.learnt for conversation in parts for part in conversation]
-            learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
+            flags = [
+                self._targets(part, ids)
+                for conversation, of_parts in zip(parts, encoded, strict=True)
+                for part, ids in zip(conversation, of_parts, strict=True)
+            ]
+            learnt = np.concatenate([*flags, np.zeros(0, bool)])
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
@@ -89,6 +93,17 @@ class Documents:
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
         return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+
+    def _targets(self, part: Part, ids: np.ndarray) -> np.ndarray:
+        """Which tokens of a part are targets: bool [tokens].
+
+        Generation stops at the mark that ends a turn, so the line break that the template writes behind it is none. Where
+        a vocabulary has a token for the mark's last sign with the line break, the mark is not whole without it.
+        """
+        targets = np.full(len(ids), part.learnt)
+        if len(ids) and self._pieces.token_bytes[ids[-1]] == b"\n":
+            targets[-1] = False
+        return targets
 
     def _parts(self, messages: str, row: int) -> list[Part]:
         try:
