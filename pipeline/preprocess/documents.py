@@ -39,7 +39,7 @@ class Documents:
             "token_ids": pa.list_(pa.int32()),
             "targets": pa.list_(pa.bool_()),  # of a conversation: which tokens are learnt; else null, and all are
             "length": pa.int32(),  # tokens
-            "bytes": pa.int64(),  # of the text in UTF-8
+            "bytes": pa.int64(),  # of the text in UTF-8; those that the vocabulary lacks are not counted
         }
     )
 
@@ -47,9 +47,12 @@ class Documents:
         self._text = examples.properties["text"]
         self._length = config.sequence_length
         self._pieces = _pieces(config, examples, sequences)
-        self._tokens = self._bytes = 0
+        self._tokens = self._bytes = self._lost_bytes = self._lost_rows = 0
         self._chat = config.chat
         self._marks = Marks.of(self._pieces)
+        # Only byte-level BPE may lack bytes; other kinds have an unknown token for all that they do not know.
+        lacks = isinstance(self._pieces, BytePair) and self._pieces.missing_bytes
+        self._lossy = self._pieces if lacks else None
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
@@ -73,7 +76,10 @@ class Documents:
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
-        sizes = [len(text.encode()) for text in documents]
+        lost = [self._lossy.bytes_without_token(text) if self._lossy else 0 for text in documents]
+        self._lost_bytes += sum(lost)
+        self._lost_rows += sum(map(bool, lost))
+        sizes = [len(text.encode()) - without for text, without in zip(documents, lost, strict=True)]
         self._tokens += len(flat)
         self._bytes += sum(sizes)
         return pa.RecordBatch.from_arrays(
@@ -92,7 +98,9 @@ class Documents:
 
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
-        return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+        told = {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+        lost = {"bytes_without_token": self._lost_bytes, "rows_with_such_bytes": self._lost_rows}
+        return told | (lost if self._lossy else {})
 
     def _targets(self, part: Part, ids: np.ndarray) -> np.ndarray:
         """Which tokens of a part are targets: bool [tokens].
@@ -115,11 +123,18 @@ class Documents:
             raise UserError(f"preprocess.chat: example {row} of a split: column {self._text!r}: {error}") from None
 
     def summary(self) -> str:
-        """Tokens, and bytes that one of them stands for."""
-        return (
+        """Tokens, bytes that one of them stands for, and bytes that none stands for."""
+        told = (
             f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
             f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
         )
+        if self._lossy:
+            became = "are dropped" if self._lossy.unknown is None else f"become {self._lossy.unknown}"
+            told += (
+                f"; {len(self._lossy.missing_bytes)} of the 256 bytes have no token: {self._lost_bytes:,} of the text, "
+            )
+            told += f"in {self._lost_rows:,} rows, {became}"
+        return told
 
 
 def pieces_of(text: str) -> Iterator[str]:
