@@ -252,7 +252,8 @@ class Preprocess(Section):
     """Where the tokenizer comes from: the preset, or a training on the training split."""
     chat: Annotated[Chat | None, CAUSAL] = None
     """causal_lm: the rows are conversations, see `ingest.conversation`; they are rendered by this template, and only
-    the assistant's words are targets. Its marks are special tokens where the preset's vocabulary has them."""
+    the assistant's words and the mark that ends them are targets. Its marks are special tokens where the preset's vocabulary
+    has them."""
     deduplicate: bool = True
     """Keep one of several training rows with the same text and label."""
     conflicts: Annotated[Literal["keep_first", "majority", "drop"], LABELLED] = "keep_first"
@@ -381,6 +382,10 @@ class Train(Section):
     whole_word: Annotated[bool, MASKED] = False
     """masked_lm: draw whole words, not word pieces; every token is drawn with the same probability, however long its word is.
     A word of more pieces than a sequence has targets (at least 16) is never drawn."""
+    attend_across_documents: Annotated[Literal["auto"] | bool, CAUSAL] = "auto"
+    """causal_lm: whether a token sees the documents that stand before its own in a packed sequence. With `false` each document
+    is computed as if it stood alone, at positions from 0 on, as the evaluation does. `auto`: `false` for conversations
+    (`preprocess.chat`), else `true`. masked_lm always attends across the [SEP] between documents, also when evaluated."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Computation; weights and reductions stay in float32. float16 scales its loss."""
     remat: bool = False
@@ -507,6 +512,8 @@ class Config(Section):
             raise ValueError(
                 f"preprocess.tokenizer.train.kind: model.architecture {self.model.architecture} needs {kind}"
             )
+        if self.train.attend_across_documents is False and self.task != "causal_lm":
+            raise ValueError(f"train.attend_across_documents: false goes with task causal_lm, and this is {self.task}")
         if self.train.monitor and (self.train.monitor == "loss") == (self.task == "text_classification"):
             raise ValueError(f"train.monitor: {self.train.monitor} is no metric of {self.task}")
         if self.model.architecture and not self.preprocess.tokenizer.train:

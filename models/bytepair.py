@@ -3,8 +3,9 @@
 The rules are those of Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners") as Hugging Face `tokenizers`
 applies them: split into words (GPT-2, Llama 3, Qwen and others each by a rule of their own), bytes, then merges in the order
 in which they were learnt (Sennrich et al. 2016, arXiv:1508.07909). Without a normalizer no text is changed, so ids decode to
-the very bytes. Special tokens (all that a `tokenizer.json` calls added) that are spelled out in a text stay plain text on
-purpose: a user must not be able to write one.
+the very bytes, but for those that a vocabulary lacks (SmolLM2's own lacks 21): they are dropped before the merges, or become
+the unknown token where the model names one. Special tokens (all that a `tokenizer.json` calls added) that are spelled out in a
+text stay plain text on purpose: a user must not be able to write one.
 
 Not equal: characters that Unicode reclassified as letters or numbers after the tables of the one or the other library were made.
 """
@@ -12,7 +13,8 @@ Not equal: characters that Unicode reclassified as letters or numbers after the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from lmworks.models.document_ends import Ends
 from lmworks.models.keras_hub_families import family_of
 from lmworks.models.splitting import GPT2, Splitting
 from lmworks.models.tokenizer import Kind, detokenize, encode_each
+from lmworks.models.vocabulary import tokens_by_id, with_added
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,8 +57,11 @@ class BytePair:
         ends: what each tells.
         splitting: how a text is cut into words.
         ignore_merges: whether a word that is a token is that token, whatever the merges make of it.
+        unknown: the token for bytes that the vocabulary lacks; they are dropped where there is none.
+        fuse_unknown: whether such bytes in a row, within a word, are one unknown token.
 
     Attributes:
+        missing_bytes: those that the vocabulary lacks.
         begin_id: stands before a document.
         end_id: ends it.
         end_ids: end a generated text.
@@ -72,16 +78,25 @@ class BytePair:
         special: Sequence[str] = (),
         splitting: Splitting = GPT2,
         ignore_merges: bool = False,
+        unknown: str | None = None,
+        fuse_unknown: bool = False,
     ) -> None:
         self.vocabulary, self.merges, self.ends = list(vocabulary), list(merges), ends
         self.special = list(dict.fromkeys([*special, *ends.names]))
         self.splitting, self.ignore_merges = splitting, ignore_merges
+        self.unknown, self.fuse_unknown = unknown, fuse_unknown
         self._index = {token: index for index, token in enumerate(self.vocabulary)}
-        missing = [character for character in BYTE_CHARACTERS if character not in self._index]
-        unknown = [token for token in self.special if token not in self._index]
-        if unknown or missing:
-            lacks = unknown[0] if unknown else f"{len(missing)} of the 256 bytes"
-            raise UserError(f"the tokenizer's vocabulary lacks {lacks}")
+        self.missing_bytes = bytes(byte for byte, one in enumerate(BYTE_CHARACTERS) if one not in self._index)
+        # An unknown token that no text can give need not exist: GPT-2's file names the empty one.
+        named = [unknown] if unknown is not None and self.missing_bytes else []
+        lacks = next((token for token in [*self.special, *named] if token not in self._index), None)
+        if lacks is not None:
+            raise UserError(f"the tokenizer's vocabulary lacks {lacks or 'the unknown token, whose name is empty'}")
+        if len(self.missing_bytes) == len(BYTE_CHARACTERS):
+            raise UserError("the tokenizer's vocabulary lacks all of the 256 bytes; it is no byte-level BPE")
+        parts = ((pair, part) for pair in self.merges for part in (*pair, "".join(pair)))
+        if lost := next(((pair, part) for pair, part in parts if part not in self._index), None):
+            raise UserError(f"the tokenizer's vocabulary lacks {lost[1]}, of the merge {' '.join(lost[0])}")
         self.vocabulary_size = len(self.vocabulary)
         self.end_id, self.begin_id = self._index[ends.end], self._index[ends.begin or ends.end]
         self.end_ids, self.border_ids = (
@@ -102,14 +117,14 @@ class BytePair:
         self._keys = keys[order] if len(keys) else np.array([-1], np.int64)
         self._ranks = order.astype(np.int32) if len(keys) else np.array([_NEVER])
         self._merged = ids[:, 2].astype(np.int32) if len(keys) else np.zeros(1, np.int32)
-        self._of_byte = np.array([self._index[character] for character in BYTE_CHARACTERS], np.int32)
+        self._of_byte = np.array([self._index.get(character, -1) for character in BYTE_CHARACTERS], np.int32)
         self._whole = self._against_merges() if ignore_merges else []
 
     def _against_merges(self) -> list[int]:
         """Tokens of which the merges make something else when they are a word."""
         import tokenizers
 
-        model = tokenizers.models.BPE(vocab=self._index, merges=self.merges)
+        model = tokenizers.models.BPE(vocab=self._index, merges=self.merges, **self._for_unknown())
         texts = [index for index, piece in enumerate(self.token_bytes) if piece]
         return [index for index in texts if [one.id for one in model.tokenize(self.vocabulary[index])] != [index]]
 
@@ -131,7 +146,7 @@ class BytePair:
                 lines = (folder / merges).read_text(encoding="utf-8").split("\n")
                 learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]
                 family = family_of(path, described)
-                tokens, _ = _in_order(pieces)
+                tokens, _ = tokens_by_id(pieces, folder / vocabulary)
                 # What is no byte and what no merge makes stands for no text.
                 made = {*BYTE_CHARACTERS, *("".join(pair) for pair in learnt)}
                 special = [token for token in tokens if token not in made]
@@ -142,27 +157,53 @@ class BytePair:
     @classmethod
     def _from_tokenizer_json(cls, path: Path, described: dict[str, Any]) -> BytePair:
         model = described["model"]
-        if model.get("type") != "BPE" or model.get("byte_fallback"):
-            kind = "BPE of SentencePiece" if model.get("byte_fallback") else model.get("type", "unknown")
+        # The ids of single bytes that SentencePiece falls back to; byte-level BPE knows bytes by characters.
+        falls_back = model.get("byte_fallback") and "<0x00>" in model["vocab"]
+        if model.get("type") != "BPE" or falls_back:
+            kind = "BPE of SentencePiece" if falls_back else model.get("type", "unknown")
             hint = "; put its tokenizer.model beside it" if kind != "WordPiece" else ""
             raise UserError(f"{path}: is a {kind} tokenizer; a causal language model needs a byte-level BPE{hint}")
+        rules = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
+        if other := [f"{name} {model[name]!r}" for name in rules if model.get(name)]:
+            raise UserError(f"{path}: has {', '.join(other)}, which is not known here")
         splitting = Splitting.parse(path, described)
         blank = [one["content"] for one in described.get("added_tokens", []) if not one["content"].strip()]
         if blank:
             raise UserError(f"{path}: has {len(blank)} added tokens of blanks, {blank[0]!r}; that is not known here")
-        added = {one["content"]: one["id"] for one in described.get("added_tokens", [])}
-        pieces = {**model["vocab"], **added}
+        added = [one["content"] for one in described.get("added_tokens", [])]
+        pieces = with_added(model["vocab"], described, path)
         merges = [_pair(pair) for pair in model["merges"]]
         special = [one["content"] for one in described.get("added_tokens", []) if one["special"]]
         default = END_OF_TEXT if END_OF_TEXT in pieces or not special else special[0]
         ends = Ends.of_folder(path.parent, pieces, default, described.get("post_processor") or {})
-        vocabulary, unused = _in_order(pieces)
-        return cls(vocabulary, merges, ends, [*added, *unused], splitting, bool(model.get("ignore_merges")))
+        vocabulary, unused = tokens_by_id(pieces, path)
+        return cls(
+            vocabulary,
+            merges,
+            ends,
+            [*added, *unused],
+            splitting,
+            bool(model.get("ignore_merges")),
+            model.get("unk_token"),
+            bool(model.get("fuse_unk")),
+        )
 
     def stopping_at(self, token: str) -> BytePair:
         """The same tokenizer, of which this special token ends a generated text too."""
         ends = self.ends if token in self.ends.names else self.ends._replace(stops=(*self.ends.stops, token))
-        return BytePair(self.vocabulary, self.merges, ends, self.special, self.splitting, self.ignore_merges)
+        rules = (self.splitting, self.ignore_merges, self.unknown, self.fuse_unknown)
+        return BytePair(self.vocabulary, self.merges, ends, self.special, *rules)
+
+    def _for_unknown(self) -> dict[str, Any]:
+        """Arguments of `tokenizers`' model: what becomes of bytes that the vocabulary lacks."""
+        return {"unk_token": self.unknown, "fuse_unk": self.fuse_unknown}
+
+    def bytes_without_token(self, text: str) -> int:
+        """Counts the bytes of a text, as UTF-8, that the vocabulary lacks."""
+        if not self.missing_bytes:
+            return 0
+        data = (unicodedata.normalize("NFC", text) if self.splitting.nfc else text).encode()
+        return len(data) - len(data.translate(None, self.missing_bytes))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int32 [tokens], without special ones; on all cores, outside any graph."""
@@ -203,6 +244,14 @@ class BytePair:
         count = tf.size(words)
         tokens = tf.gather(self._of_byte, tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32))
         owner = tf.repeat(tf.range(count), tf.strings.length(words))
+        if self.missing_bytes:
+            lacks = tokens < 0
+            keep = ~lacks
+            if self.unknown is not None:
+                tokens = tf.where(lacks, self._index[self.unknown], tokens)
+                again = lacks[1:] & lacks[:-1] & (owner[1:] == owner[:-1]) & self.fuse_unknown
+                keep = ~tf.concat([tf.zeros_like(lacks[:1]), again], 0)
+            tokens, owner = tf.boolean_mask(tokens, keep), tf.boolean_mask(owner, keep)
         keys, ranks = tf.constant(self._keys), tf.constant(self._ranks)
         merged = tf.constant(self._merged)
 
@@ -272,7 +321,9 @@ class BytePair:
         """
         import tokenizers
 
-        model = tokenizers.models.BPE(vocab=self._index, merges=self.merges, ignore_merges=self.ignore_merges)
+        model = tokenizers.models.BPE(
+            vocab=self._index, merges=self.merges, ignore_merges=self.ignore_merges, **self._for_unknown()
+        )
         result = tokenizers.Tokenizer(model)
         self.splitting.apply_to(result)
         result.decoder = tokenizers.decoders.ByteLevel()
@@ -303,13 +354,6 @@ def _bytes(token: str) -> bytes:
     if any(character not in _TO_BYTE for character in token):
         return b""
     return bytes(_TO_BYTE[character] for character in token)
-
-
-def _in_order(pieces: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Tokens by their ids, and those that fill gaps between ids."""
-    by_id = {index: token for token, index in pieces.items()}
-    unused = {index: f"<|unused_{index}|>" for index in range(max(by_id, default=-1) + 1) if index not in by_id}
-    return [token for _, token in sorted({**by_id, **unused}.items())], list(unused.values())
 
 
 def _pair(merge: str | Sequence[str]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
 from lmworks.models.decoder_settings import completed, read_decoder_settings
+from lmworks.models.document_attention import within_documents
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
 from lmworks.models.preset import (
     check_positions,
@@ -89,14 +90,23 @@ def build(
     return model
 
 
-def states(model: keras.Model, token_ids: Any, training: bool = False) -> Any:
-    """Hidden states [batch, length, width] before the output projection, for int32 token ids [batch, length].
+def states(model: keras.Model, token_ids: Any, training: bool = False, documents: Any = None) -> Any:
+    """Hidden states [batch, length, width] before the output projection.
 
     Padding on the right needs no mask: no token before it looks there.
+
+    Args:
+        model: of `build`.
+        token_ids: int32 [batch, length].
+        training: whether dropout is on.
+        documents: int32 [batch, length], the document of each token, where attention stays within it; None where a token
+            sees all before it.
     """
     from keras import ops
 
-    return model.backbone({"token_ids": token_ids, "padding_mask": ops.ones_like(token_ids)}, training=training)
+    within = contextlib.nullcontext() if documents is None else within_documents(model, documents)
+    with within:
+        return model.backbone({"token_ids": token_ids, "padding_mask": ops.ones_like(token_ids)}, training=training)
 
 
 def output_embeddings(model: keras.Model) -> Any:

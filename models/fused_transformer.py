@@ -172,6 +172,19 @@ def _weigh_causal(rate: float) -> Fused:
 
 
 @functools.cache
+def _weigh_masked_causal(rate: float) -> Fused:
+    """As `_weigh_causal`, where the mask [batch, length, length] is true too."""
+
+    def compute(scores: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        places = tf.range(tf.shape(scores)[-1])
+        seen = mask[:, None] & (places[None, :] <= places[:, None])
+        low = tf.where(seen, tf.cast(scores, tf.float32), -1e9)
+        return tf.cast(_dropped(tf.nn.softmax(low), rate, seed), scores.dtype)
+
+    return Fused(compute)
+
+
+@functools.cache
 def _drop(rate: float) -> Fused:
     return Fused(lambda x, seed: tf.cast(_dropped(x, rate, seed), x.dtype))
 
@@ -219,16 +232,28 @@ def _encode(
     return tf.reshape(rows, tf.shape(x))
 
 
-def _decode(layer: keras_hub.layers.TransformerDecoder, x: tf.Tensor, seed: Callable[[], tf.Tensor]) -> tf.Tensor:
+def _decode(
+    layer: keras_hub.layers.TransformerDecoder,
+    x: tf.Tensor,
+    seed: Callable[[], tf.Tensor],
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
     """What `layer.call` computes in training, for x [batch, length, width]; pre-norm, causal.
 
-    A padding mask is not needed: padding stands on the right, where no token before it looks.
+    Where there is a mask, bool [batch, length, length], a token sees only where it is true. A padding mask is not needed:
+    padding stands on the right, where no token before it looks.
     """
     rate, width = float(layer.dropout), x.shape[-1]
     first, second = layer._self_attention_layer_norm, layer._feedforward_layer_norm
     rows = tf.reshape(x, [-1, width])
     normal = _normalise(float(first.epsilon))(rows, _whole(first.gamma), _whole(first.beta))
-    context = _attend(layer, normal, tf.shape(x)[:2], lambda scores: _weigh_causal(rate)(scores, seed()))
+
+    def weigh(scores: tf.Tensor) -> tf.Tensor:
+        if mask is None:
+            return _weigh_causal(rate)(scores, seed())
+        return _weigh_masked_causal(rate)(scores, mask, seed())
+
+    context = _attend(layer, normal, tf.shape(x)[:2], weigh)
     dense = layer._self_attention_layer._output_dense
     rows, normal = _add_normalise(rate, float(second.epsilon))(
         _product(context, _whole(dense.kernel)),
@@ -337,10 +362,23 @@ def fused_layers(model: keras.Model, seed: tf.Tensor, remat: bool = False) -> It
     def decoder_call(layer: Any) -> Callable[..., Any]:
         plain = layer.call
 
-        def call(inputs: Any, decoder_padding_mask: Any = None, training: Any = None, **others: Any) -> Any:
+        def call(
+            inputs: Any,
+            decoder_padding_mask: Any = None,
+            decoder_attention_mask: Any = None,
+            training: Any = None,
+            **others: Any,
+        ) -> Any:
             if training is not True or any(one is not None for one in others.values()):
-                return plain(inputs, decoder_padding_mask=decoder_padding_mask, training=training, **others)
-            return whole(layer, lambda x, seeds: _decode(layer, x, seeds), inputs)
+                return plain(
+                    inputs,
+                    decoder_padding_mask=decoder_padding_mask,
+                    decoder_attention_mask=decoder_attention_mask,
+                    training=training,
+                    **others,
+                )
+            mask = None if decoder_attention_mask is None else tf.cast(decoder_attention_mask, tf.bool)
+            return whole(layer, lambda x, seeds: _decode(layer, x, seeds, mask), inputs)
 
         return call
 

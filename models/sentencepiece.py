@@ -25,12 +25,14 @@ from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
 from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind, detokenize
+from lmworks.models.vocabulary import tokens_by_id
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _BLANK = "▁"
 _Piece = protocol.ModelProto.SentencePiece
+_OF_TEXT = (_Piece.NORMAL, _Piece.BYTE, _Piece.UNKNOWN)
 # A blank after something else, a new line beside it: such a piece would reach across the borders at which texts are cut.
 _REACHES = re.compile(f"[^{_BLANK}]{_BLANK}|[^\n]\n|\n[^\n]")
 
@@ -99,8 +101,11 @@ class SentencePiece:
             settings_path = folder / SETTINGS
             settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
             added = settings.get("added_tokens_decoder", {})
+            _add(model, {int(index): one["content"] for index, one in added.items()}, settings_path)
+            ids = {one.piece: index for index, one in enumerate(model.pieces)}
             ends = Ends.of_folder(folder, ids, own.end, {}, own.begin)
-            return cls(proto, ends, [one["content"] for one in added.values() if one["special"]])
+            special = [one["content"] for one in added.values() if one["special"]]
+            return cls(model.SerializeToString(), ends, special)
         special = [token for token in SENTENCEPIECE_SPECIAL if token in ids]
         described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         return cls(proto, sentencepiece_ends(described["class_name"], own, ids), special)
@@ -175,6 +180,31 @@ class SentencePiece:
 
 def _rows(processor: Any, texts: Sequence[str]) -> list[np.ndarray]:
     return [np.array(ids, np.int32) for ids in processor.encode(list(texts), num_threads=os.cpu_count() or 1)]
+
+
+def _add(model: Any, added: dict[int, str], origin: Path) -> None:
+    """Gives a model the tokens that a checkpoint adds, as control symbols: Phi-3's stand beyond the ids of its file.
+
+    Args:
+        model: the `ModelProto`, which is changed.
+        added: tokens by their ids.
+        origin: the file that names them.
+
+    Raises:
+        UserError: an id is that of a piece of text, or a token has another id in the model.
+    """
+    own = {one.piece: index for index, one in enumerate(model.pieces)}
+    size = len(model.pieces)
+    named = tokens_by_id({token: index for index, token in added.items()}, origin)[0] if added else []
+    for index, token in sorted(added.items()):
+        piece = model.pieces[index] if index < size else None
+        if own.get(token, index) != index or (piece and piece.piece != token and piece.type in _OF_TEXT):
+            theirs = f"{own[token]} in" if token in own else f"which is {piece.piece!r} in"  # type: ignore[union-attr]
+            raise UserError(f"{origin}: added token {token!r} has the id {index}, {theirs} tokenizer.model")
+        if piece and piece.piece != token:
+            piece.piece = token
+    for token in named[size:]:
+        model.pieces.add(piece=token, score=0.0, type=_Piece.CONTROL)
 
 
 def _own_ends(model: Any) -> Ends:

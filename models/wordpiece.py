@@ -22,6 +22,7 @@ import tensorflow_text as tf_text
 
 from lmworks.configs.errors import UserError
 from lmworks.models.tokenizer import Kind, encode_each
+from lmworks.models.vocabulary import from_lines, tokens_by_id, with_added
 
 LONGEST_WORD = 100
 """Characters; BERT takes a longer word as unknown."""
@@ -98,7 +99,7 @@ class WordPiece:
         settings_path = folder / "tokenizer_config.json"
         settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
         return cls(
-            (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n"),
+            from_lines(folder / "vocab.txt"),
             settings.get("do_lower_case", True),
             settings.get("strip_accents"),
             settings.get("tokenize_chinese_chars", True),
@@ -111,7 +112,7 @@ class WordPiece:
             kind = model.get("type", "unknown")
             raise UserError(f"{path}: is a {kind} tokenizer; a text classifier needs BERT's WordPiece in this version")
         return cls(
-            sorted(model["vocab"], key=model["vocab"].__getitem__),
+            tokens_by_id(with_added(model["vocab"], described, path), path)[0],
             normalizer["lowercase"],
             normalizer["strip_accents"],
             normalizer["handle_chinese_chars"],
@@ -126,7 +127,7 @@ class WordPiece:
             raise UserError(
                 f"{folder}: {described['class_name']}; a text classifier needs BERT's WordPiece in this version"
             )
-        return cls(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), settings["lowercase"])
+        return cls(from_lines(path), settings["lowercase"])
 
     def normalize(self, texts: tf.Tensor) -> tf.Tensor:
         """`BertNormalizer`: string [batch] to string [batch]."""

@@ -18,7 +18,8 @@ class DocumentTable:
     Attributes:
         lengths: int32 [documents], tokens of each.
         bytes: int64 [documents], of each one's text in UTF-8.
-        all_targets: whether every token is learnt, as in plain text.
+        all_targets: whether every token is learnt and each document's end with them, as in plain text. Of a conversation
+            only what the assistant says is: the mark behind it ends generation, so nothing learns to end the document.
         ids: the documents' ids.
         rows: int64 [documents], their positions in the examples.
     """
@@ -112,8 +113,19 @@ class Packing:
         return self._join(table.tokens, begin, end, np.array(self.border, np.int32))
 
     def read_targets(self, table: DocumentTable, begin: int, end: int) -> np.ndarray:
-        """Which of these tokens are learnt: bool [end - begin]; a document's end is, its beginning is not."""
-        return self._join(table.targets, begin, end, np.arange(len(self.border)) == 0)
+        """Which of these tokens are learnt: bool [end - begin].
+
+        Of plain text a document's end is; its beginning never is, and nothing of a border between conversations.
+        """
+        return self._join(table.targets, begin, end, (np.arange(len(self.border)) == 0) & table.all_targets)
+
+    def documents(self, begin: int, end: int) -> np.ndarray:
+        """Numbers of the documents in which these tokens are read: int32 [end - begin].
+
+        The last token of a border begins the next document, as the token before its first one does when it stands alone.
+        """
+        places = np.arange(begin, end) + 1
+        return (np.searchsorted(self.starts, places, side="right") - 1).astype(np.int32)
 
     def _join(
         self, take: Callable[[int, int, int], np.ndarray], begin: int, end: int, border: np.ndarray

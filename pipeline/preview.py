@@ -67,14 +67,16 @@ def _causal(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
     pieces = open_causal_pieces(sequences.path / "tokenizer")
     length = int(sequences.properties["sequence_length"])
     packing = Packing(table.lengths, length, config.train.seed, 0, pieces.border_ids)
-    yield _heading(f"{packing.sequences:,} sequences of {length} in an epoch, {packing.tokens:,} targets")
+    yield _heading(f"{packing.sequences:,} sequences of {length} in an epoch, {packing.tokens:,} tokens")
     for row in packing.sequence_order[:rows]:
         begin, end = packing.span(int(row))
         stream = packing.read(table, begin - 1, end)
         learnt = packing.read_targets(table, begin, end).tolist()
         padding = length - (end - begin)
         told = f", {padding} of padding without loss" if padding else ""
-        yield _heading(f"sequence {row}: targets {begin:,} to {end:,} of the epoch{told}")
+        yield _heading(
+            f"sequence {row}: tokens {begin:,} to {end:,} of the epoch, {sum(learnt):,} of them targets{told}"
+        )
         line = Text()
         for place, index in enumerate(stream.tolist()):
             if index in pieces.border_ids:
@@ -85,7 +87,7 @@ def _causal(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
                 piece = pieces.token_bytes[index].decode("utf-8", "replace")
                 line += _token(piece, style) if piece else _token(pieces.vocabulary[index], _SPECIAL)
         yield line
-    yield _legend(("tokens, each a target given those before it", f"{_EVEN}"), ("", _ODD), ("document border", _SPECIAL),
+    yield _legend(("targets, each given the tokens before it", f"{_EVEN}"), ("", _ODD), ("document border", _SPECIAL),
                   ("read only, no target", _NO_LOSS))  # fmt: skip
 
 

@@ -21,23 +21,24 @@ class Window(NamedTuple):
 
     document: int
     begin: int
-    """Its first target: the document's tokens are the targets 0, 1, …, and its end-of-text the last one."""
+    """Its first target: the document's tokens are the targets 0, 1, …, and of plain text its end-of-text is the last one."""
     fresh: int
     """Its first target that no window before it has predicted."""
     end: int
     """The target after its last."""
 
 
-def windows_of(tokens: int, length: int, stride: int, document: int) -> Iterator[Window]:
-    """Windows of one document: each of at most `length` targets, beginning every `stride`.
+def windows_of(tokens: int, length: int, stride: int, document: int, end_is_target: bool = True) -> Iterator[Window]:
+    """Yields the windows of one document: each of at most `length` targets, beginning every `stride`.
 
     Args:
-        tokens: of the document; end-of-text is a target more.
+        tokens: number of the document's tokens.
         length: most tokens that the model sees.
         stride: at most `length`.
         document: number of the document.
+        end_is_target: whether end-of-text is a target more, as in plain text (`DocumentTable.all_targets`).
     """
-    targets, fresh = tokens + 1, 0
+    targets, fresh = tokens + end_is_target, 0
     for begin in range(0, targets, stride):
         end = min(begin + length, targets)
         yield Window(document, begin, fresh, end)
@@ -86,6 +87,7 @@ def predictions(
         found, hits = compute({"token_ids": token_ids, "targets": targets})
         for row, window in enumerate(group):
             new = slice(window.fresh - window.begin, window.end - window.begin)
+            # Only of plain text a window reaches beyond the tokens, to end-of-text.
             count = np.append(table.targets(window.document, window.fresh, window.end), True)[
                 : window.end - window.fresh
             ]

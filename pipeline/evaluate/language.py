@@ -93,7 +93,7 @@ def _causal(
     windows = [
         window
         for document, tokens in enumerate(table.lengths)
-        for window in windows_of(int(tokens), length, stride, document)
+        for window in windows_of(int(tokens), length, stride, document, table.all_targets)
     ]
     compute = causal_lm.log_probabilities(model)
     first: list[np.ndarray] = [np.zeros(0, np.float32)] * len(table)

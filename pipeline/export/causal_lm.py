@@ -24,6 +24,7 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
     pieces = open_causal_pieces(sequences.path / "tokenizer")
     length = int(sequences.properties["sequence_length"])
     chat = bool(sequences.properties["chat"])
+    plain = chat and Marks.of(pieces) is None
     loaded = causal_lm.load(model.path)
     write(loaded, pieces, length, folder, chat)
     return Described(
@@ -32,7 +33,12 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
         length=length,
         properties={"sequence_length": length, "vocabulary_size": pieces.vocabulary_size, "chat": chat},
         about=f"A causal language model that sees {length} tokens at once"
-        + (" and answers questions (ChatML)." if chat else "."),
+        + (" and answers questions (ChatML)." if chat else ".")
+        + (
+            f" Its answers end with the text {END}, no token: a program that generates must stop there."
+            if plain
+            else ""
+        ),
         use='served(text=tf.constant(["…"]))  # text: string [batch], the greedy continuation; '
         "signatures generate, score, begin and step do more",
     )
@@ -46,7 +52,8 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         generate: `text`, `tokens`: int32 (most new ones), `temperature`, `top_k`, `top_p`, `seed` → `text`.
         score: `text`: string [batch] → `log_probabilities`: float32 [batch, longest], in nats, of each token and of the
             end of the text, of the first `length` ones; 0 behind the end; `targets`: int32 [batch], how many there are.
-            Of a model that chats the text is a whole conversation as the template renders it.
+            Of a model that chats the text is a whole conversation as the template renders it, and its end, which such a
+            model does not learn, is not among them; all turns are, while the evaluation counts the assistant's.
         tokenize: `text`: string [batch] → `token_ids`: int32 [batch, longest], -1 behind the end.
         begin: `text`: string [1], `tokens` and the sampling → `token`: int32 [1], its `bytes`, whether it `ended` the text,
             `cache`, `index`, and `stop`: string [stops], which end the text too.
@@ -91,8 +98,10 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
     @tf.function(input_signature=[text])
     def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
         ids = begun(marks.tokenize(text) if marks else pieces.tokenize(text))
-        ends = tf.RaggedTensor.from_tensor(tf.fill([ids.nrows(), 1], pieces.end_id))
-        stream = tf.concat([ids, ends], axis=1)[:, : length + 1]
+        if not chat:
+            ends = tf.RaggedTensor.from_tensor(tf.fill([ids.nrows(), 1], pieces.end_id))
+            ids = tf.concat([ids, ends], axis=1)
+        stream = ids[:, : length + 1]
         dense = stream.to_tensor(pieces.end_id)
         targets = tf.cast(stream.row_lengths(), tf.int32) - 1
         logits = causal_lm.logits_of(model, dense[:, :-1])

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.bytepair import BytePair, train_bytepair
-from lmworks.models.chat import END, parts_of, render
+from lmworks.models.chat import END, Part, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
 from lmworks.pipeline.preprocess.conversation_cuts import ConversationCuts
@@ -40,7 +40,7 @@ class Documents:
             "token_ids": pa.list_(pa.int32()),
             "targets": pa.list_(pa.bool_()),  # of a conversation: which tokens are learnt; else null, and all are
             "length": pa.int32(),  # tokens
-            "bytes": pa.int64(),  # of the text in UTF-8
+            "bytes": pa.int64(),  # of the text in UTF-8; those that the vocabulary lacks are not counted
         }
     )
 
@@ -50,10 +50,13 @@ class Documents:
         self._text = examples.properties["text"]
         self._length = config.sequence_length
         self._pieces = _pieces(config, sequences, training_texts)
-        self._tokens = self._bytes = 0
+        self._tokens = self._bytes = self._lost_bytes = self._lost_rows = 0
         self._chat = config.chat
         self._cuts = ConversationCuts(config.sequence_length)
         self._marks = Marks.of(self._pieces)
+        # Only byte-level BPE may lack bytes; other kinds have an unknown token for all that they do not know.
+        lacks = isinstance(self._pieces, BytePair) and self._pieces.missing_bytes
+        self._lossy = self._pieces if lacks else None
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
@@ -68,13 +71,20 @@ class Documents:
         encoded = self._marks.encode(parts) if self._chat and self._marks else self._pieces.encode_parts(cut)
         found = [ids for one in encoded for ids in one]
         if self._chat:
-            flags = [part.learnt for conversation in parts for part in conversation]
-            learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
+            flags = [
+                self._targets(part, ids)
+                for conversation, of_parts in zip(parts, encoded, strict=True)
+                for part, ids in zip(conversation, of_parts, strict=True)
+            ]
+            learnt = np.concatenate([*flags, np.zeros(0, bool)])
             self._cuts.add(parts, encoded)
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
-        sizes = [len(text.encode()) for text in documents]
+        lost = [self._lossy.bytes_without_token(text) if self._lossy else 0 for text in documents]
+        self._lost_bytes += sum(lost)
+        self._lost_rows += sum(map(bool, lost))
+        sizes = [len(text.encode()) - without for text, without in zip(documents, lost, strict=True)]
         self._tokens += len(flat)
         self._bytes += sum(sizes)
         return pa.RecordBatch.from_arrays(
@@ -93,17 +103,43 @@ class Documents:
 
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
-        return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat} | (
-            {"conversations": self._cuts.counts} if self._chat else {}
-        )
+        counts: dict[str, Any] = {
+            "tokenizer": self._pieces.kind,
+            "tokens": self._tokens,
+            "bytes": self._bytes,
+            "chat": self._chat,
+        }
+        if self._chat:
+            counts["conversations"] = self._cuts.counts
+        if self._lossy:
+            counts |= {"bytes_without_token": self._lost_bytes, "rows_with_such_bytes": self._lost_rows}
+        return counts
+
+    def _targets(self, part: Part, ids: np.ndarray) -> np.ndarray:
+        """Which tokens of a part are targets: bool [tokens].
+
+        Generation stops at the mark that ends a turn, so the line break that the template writes behind it is none. Where
+        a vocabulary has a token for the mark's last sign with the line break, the mark is not whole without it.
+        """
+        targets = np.full(len(ids), part.learnt)
+        if len(ids) and self._pieces.token_bytes[ids[-1]] == b"\n":
+            targets[-1] = False
+        return targets
 
     def summary(self) -> str:
-        """Tokens, and bytes that one of them stands for."""
-        return (
+        """Tokens, bytes that one of them stands for, and bytes that none stands for."""
+        told = (
             f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
             f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
             + "".join(f", {notice}" for notice in (self._cuts.notices() if self._chat else []))
         )
+        if self._lossy:
+            became = "are dropped" if self._lossy.unknown is None else f"become {self._lossy.unknown}"
+            told += (
+                f"; {len(self._lossy.missing_bytes)} of the 256 bytes have no token: {self._lost_bytes:,} of the text, "
+            )
+            told += f"in {self._lost_rows:,} rows, {became}"
+        return told
 
 
 def pieces_of(text: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from lmworks.models import causal_lm, masked_lm
 from lmworks.models.arithmetic import accelerator, flops_per_token, peak_flops
 from lmworks.models.backend import backend, choose_precision
 from lmworks.models.cross_entropy import cross_entropy
+from lmworks.models.document_attention import check_attention_mask
 from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.language_metrics import Sums, bits_per_byte, masked_rows, perplexity, window_row
@@ -44,6 +45,8 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     trained, work = train(config, make, sequences, model, logs)
     work.save(model)
     model.properties |= {"sequence_length": length, **trained.properties(work.model)}
+    if isinstance(work, Causal) and not work.attends_across:
+        model.properties["summary"] += ", attention within documents"
 
 
 class _Packed:
@@ -104,6 +107,10 @@ class Causal(_Packed):
         length = int(sequences.properties["sequence_length"])
         super().__init__(config, sequences, length, pieces.border_ids)
         self.model, self.pieces = model, pieces
+        across = config.attend_across_documents
+        self.attends_across = not sequences.properties["chat"] if across == "auto" else across
+        if not self.attends_across:
+            check_attention_mask(model)
         targets = int(self.training.lengths.sum(dtype=np.int64)) + len(self.training)
         self._bytes_per_token = int(self.training.bytes.sum()) / targets
         self._windows = self._validation_windows()
@@ -114,6 +121,7 @@ class Causal(_Packed):
         """See `loop.Work`."""
         shape = [self.config.rows, self.length]
         dtypes = {"token_ids": "int32", "targets": "int32", "weights": "float32"}
+        dtypes |= {} if self.attends_across else {"documents": "int32"}
         return {name: keras.InputSpec(shape=shape, dtype=dtype) for name, dtype in dtypes.items()}
 
     def micro_batches(self, step: int) -> list[loop.MicroBatch]:
@@ -123,6 +131,7 @@ class Causal(_Packed):
     def _batch(self, rows: np.ndarray) -> loop.MicroBatch:
         token_ids = np.full((len(rows), self.length), self.pieces.end_id, np.int32)
         targets, weights = token_ids.copy(), np.zeros(token_ids.shape, np.float32)
+        documents = np.full(token_ids.shape, -1, np.int32)
         for place, row in enumerate(rows):
             if row < 0:
                 continue
@@ -130,14 +139,16 @@ class Causal(_Packed):
             stream = self._packing.read(self.training, first - 1, last)
             token_ids[place, : len(stream) - 1], targets[place, : len(stream) - 1] = stream[:-1], stream[1:]
             weights[place, : len(stream) - 1] = self._packing.read_targets(self.training, first, last)
+            documents[place, : len(stream) - 1] = self._packing.documents(first - 1, last - 1)
         inputs = {"token_ids": token_ids, "targets": targets, "weights": weights}
+        inputs |= {} if self.attends_across else {"documents": documents}
         tokens = sum(last - first for first, last in (self._packing.span(int(row)) for row in rows if row >= 0))
         return loop.MicroBatch(inputs, float(weights.sum()), int((rows >= 0).sum()), tokens)
 
     def loss(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """See `loop.Work`."""
         return cross_entropy(
-            causal_lm.states(self.model, inputs["token_ids"], training=True),
+            causal_lm.states(self.model, inputs["token_ids"], training=True, documents=inputs.get("documents")),
             causal_lm.output_embeddings(self.model),
             inputs["targets"],
             inputs["weights"],
@@ -161,13 +172,14 @@ class Causal(_Packed):
     def save(self, model: Model) -> None:
         """Writes the model as it is now."""
         causal_lm.save(self.model, self.pieces, self.length, model.path)
+        model.properties["attend_across_documents"] = self.attends_across
 
     def _validation_windows(self) -> list[Window]:
         """Windows without overlap, of documents in their order, up to `validation_tokens`."""
         found: list[Window] = []
         left = self.config.validation_tokens
         for document, tokens in enumerate(self.validation.lengths):
-            for window in windows_of(int(tokens), self.length, self.length, document):
+            for window in windows_of(int(tokens), self.length, self.length, document, self.validation.all_targets):
                 if left <= 0:
                     return found
                 found.append(window)

@@ -67,7 +67,7 @@ def test_the_served_model_reads_conversations(opened, tmp_path):
     export.write(model, pieces, 96, tmp_path / "served", chat=True)
     served = tf.saved_model.load(str(tmp_path / "served")).signatures
     text = json.dumps(CHATS[1])
-    ids = [0, *np.concatenate(Marks.of(pieces).encode([list(parts_of(text))])[0]).tolist(), 0]
+    ids = [0, *np.concatenate(Marks.of(pieces).encode([list(parts_of(text))])[0]).tolist()]
     found = served["score"](text=tf.constant([render(text)]))["log_probabilities"].numpy()[0]
     logits = causal_lm.logits_of(model, tf.constant([ids[:-1]]))[0]
     expected = tf.gather(tf.nn.log_softmax(logits), ids[1:], batch_dims=1).numpy()

@@ -101,7 +101,7 @@ def test_tokens_are_those_of_the_whole_text_and_targets_those_of_answers(run):
         assert pieces.encode([text])[0].tolist() == tokens.tolist()
         answer = pieces.decode(tokens[learnt])
         assert answer.startswith("It is ")
-        assert answer.endswith(".<|im_end|>\n")
+        assert answer.endswith(".<|im_end|>")
         assert not np.diff(np.flatnonzero(learnt)).max() > 1
 
 

@@ -9,7 +9,8 @@ BORDER = (-1,)
 class Table:
     """Documents whose tokens say where they come from."""
 
-    def __init__(self, lengths):
+    def __init__(self, lengths, all_targets=True):
+        self.all_targets = all_targets
         self.lengths = np.array(lengths)
         self.documents = [np.arange(length) + 1000 * (index + 1) for index, length in enumerate(lengths)]
 
@@ -55,6 +56,9 @@ def test_a_beginning_stands_before_each_document_and_is_no_target(lengths, lengt
     assert learnt.sum() == sum(lengths) + len(lengths)
     for begin, end in spans:
         assert packing.read(table, begin - 1, end).tolist() == expected[begin : end + 1].tolist()
+    chats = Table(lengths, all_targets=False)
+    learnt = np.concatenate([packing.read_targets(chats, *span) for span in spans])
+    assert learnt.tolist() == [token >= 0 for token in stream], "nothing between conversations is learnt"
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
