@@ -43,13 +43,14 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
     encoder = encoder_of(config)(config, examples, sequences)
     splits = list(examples.properties["splits"])
     total = sum(examples.properties["splits"].values())
+    columns = ["id", *(name for key in ("text", "text_b", "label") if (name := examples.properties[key]))]
     kept, done = {}, 0
     with pq.ParquetWriter(sequences.path / "excluded.parquet", _EXCLUDED) as excluded:
         for split in splits:
             verdicts = select(config, examples, split)
             start = kept[split] = 0
             with ShardWriter(sequences.path, split, encoder.schema, "arrow") as writer:
-                for batch in read_batches(examples, split, batch_size=_BATCH):
+                for batch in read_batches(examples, split, columns, _BATCH):
                     verdict = verdicts[start : start + len(batch)]
                     rows = np.arange(start, start + len(batch))
                     excluded.write_batch(_dropped(batch, split, rows, verdict))
