@@ -20,7 +20,8 @@ from lmworks.configs.section import OnlyFor, Positive, Section
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
-Format = Literal["csv", "tsv", "jsonl", "parquet", "text"]
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "text"]
+Quoting = Literal["standard", "none"]
 Chat = Literal["chatml"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -79,6 +80,17 @@ def _paths(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _delimiter(value: str) -> str:
+    if len(value) != 1 or value in '"\r\n\0':
+        raise ValueError("must be one character, and no quote or line end")
+    return value
+
+
+Delimiter = Annotated[str, AfterValidator(_delimiter)]
+FILE_COLUMNS = ("file", "folder")
+"""Columns that `files` adds to every row: the file's path in the folder, and the first folder of it."""
+
+
 class Source(Section):
     """Where rows come from and how they are read."""
 
@@ -89,17 +101,24 @@ class Source(Section):
     sha256: Annotated[str, AfterValidator(_sha256)] | None = None
     """SHA-256 of the package's wheel or sdist."""
     member: str = ""
-    """Path of the file inside the package's archive; `!/` steps into an archive inside it."""
+    """Path of the file inside the package's archive; `!/` steps into an archive inside it. With `path`: of the file inside a
+    zip file that holds several."""
     format: Format | None = None
-    """How rows are read; `ingest.format`, else the file's extension when not given."""
+    """How rows are read; `ingest.format`, else the file's extension when not given. With `files`, a file whose extension names
+    no table is a text document."""
     encoding: str | None = None
     """Text encoding; `ingest.encoding` when not given."""
+    delimiter: Delimiter | None = None
+    """csv and tsv: the character between two fields; `ingest.delimiter` when not given."""
+    quoting: Quoting | None = None
+    """csv and tsv: whether quotes enclose fields; `ingest.quoting` when not given."""
     header: bool = True
     """csv and tsv: the first row names the columns."""
     columns: tuple[str, ...] = ()
     """csv and tsv: the columns' names where there is no header."""
     files: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
-    """Folders: patterns of the files to read, relative to the folder (`**/*.py`); `!tests/**` leaves some out."""
+    """Folders: patterns of the files to read, relative to the folder (`**/*.py`); `!tests/**` leaves some out. Rows get the
+    columns `file` and `folder`."""
     separator: Annotated[str | None, DOCUMENTS] = None
     """Text documents: the line that stands between two of them; `ingest.separator` when not given."""
     byte_range: Annotated[tuple[Annotated[int, Field(ge=0)], Positive] | None, DOCUMENTS] = None
@@ -118,6 +137,10 @@ class Source(Section):
             raise ValueError("byte_range must be [BEGIN, END] with BEGIN below END")
         if not self.header and self.format in (None, "csv", "tsv") and not self.columns:
             raise ValueError("header: false needs columns")
+        if self.format not in (None, "csv", "tsv"):
+            for key in ("delimiter", "quoting"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} belongs to csv and tsv, and format is {self.format}")
         return self
 
     def folders(self) -> tuple[str, ...]:
@@ -180,18 +203,26 @@ class Ingest(Section):
     test: Annotated[AnySource | None, PER_RUN] = None
     """Rows for the evaluation; carved from `train` when not given."""
     format: Format | None = None
-    """How rows are read; by the file's extension when not given."""
+    """How rows are read; by the file's extension when not given. `jsonl` and `json` read the same: objects one a line,
+    pretty-printed, or in an array. `text` has no label column but those that `files` adds."""
     encoding: str = "utf-8"
-    """Text encoding of csv, tsv, jsonl and text files."""
+    """Text encoding of csv, tsv, json and text files; UTF-16 and UTF-32 that begin with a byte order mark are read as such."""
+    delimiter: Delimiter | None = None
+    """csv and tsv: the character between two fields; a comma in csv, a tab in tsv when not given."""
+    quoting: Quoting | None = None
+    """csv and tsv: `standard`, fields may be enclosed in double quotes and then hold delimiters, line ends and doubled
+    quotes (RFC 4180), as csv is read when not given; `none`, a quote is a character like any other, as tsv is."""
     separator: Annotated[str | None, DOCUMENTS] = None
-    """Text documents of a language model: the line that stands between two of them (`""`: an empty line); without it a
-    file is one document. For a classifier each line of a text file is a row."""
+    """Text documents: the line that stands between two of them (`""`: an empty line); without it a file is one document."""
     text: str = "text"
     """The column with the text."""
     text_b: Annotated[str | None, LABELLED] = None
     """The column with the second text of a pair."""
     label: Annotated[str, LABELLED] = "label"
     """The column with the label."""
+    id: str | None = None
+    """The column with your own ids, kept as `source_id` and shown in predictions and reports; the column `id`, where there is
+    one, when not given."""
     labels: Annotated[tuple[str, ...], AfterValidator(_classes), LABELLED] = ()
     """The classes in their order; else those that occur in train, sorted."""
     conversation: Annotated[Literal["messages", "sharegpt", "alpaca"] | None, CAUSAL] = None
@@ -216,6 +247,24 @@ class Ingest(Section):
                     hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(self.labels)}"
                     raise ValueError(f"{key}.label_rule: {name!r} is no class of ingest.labels; {hint}")
         return self
+
+    def named_columns(self, task: Task) -> dict[str, str]:
+        """Keys of the columns that a task reads, and the columns' names."""
+        names = {
+            "text": self.text,
+            "text_b": self.text_b,
+            "label": self.label if task == "text_classification" else None,
+        }
+        return {key: name for key, name in names.items() if name is not None}
+
+    def option(self, source: Source, key: str) -> Any:
+        """A key that a source may set for itself, else the section's."""
+        own = getattr(source, key)
+        return getattr(self, key) if own is None else own
+
+    def sources(self) -> dict[str, Source]:
+        """The sources that are configured, by the key that names them."""
+        return {name: source for name in ("train", "validation", "test") if (source := getattr(self, name)) is not None}
 
 
 class TokenizerTraining(Section):
@@ -495,6 +544,29 @@ class Config(Section):
     """A blessed model to a servable: its formats."""
     platform: Platform = Platform()
     """Where the stages run on a cluster, and with what resources."""
+
+    @model_validator(mode="after")
+    def _columns_do_not_clash(self) -> Config:
+        for key, name in self.ingest.named_columns(self.task).items():
+            if name in ("id", "source_id"):
+                raise ValueError(
+                    f"ingest.{key}: {name!r} is a name that examples need for their own; rename the column"
+                )
+            if name == self.ingest.id:
+                raise ValueError(f"ingest.id: {name!r} is the column of ingest.{key} already")
+        return self
+
+    @model_validator(mode="after")
+    def _text_files_have_a_label(self) -> Config:
+        if self.task == "text_classification":
+            for name, source in self.ingest.sources().items():
+                as_text = self.ingest.option(source, "format") == "text"
+                if as_text and not (source.files and self.ingest.label in FILE_COLUMNS):
+                    raise ValueError(
+                        f"ingest.{name}: text files have no column with a label; use csv, tsv, jsonl or parquet, or name "
+                        f"files of a folder by ingest.{name}.files and set ingest.label: folder"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _has_tokenizer(self) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmworks.tfx.artifacts import Artifact
+
+SOURCE_ID = "source_id"
+"""The column of examples and predictions with the user's own ids (`ingest.id`)."""
+_WHOLE_GROUP = 1 << 20
+"""More rows than a row group has."""
 
 
 class ShardWriter:
@@ -40,41 +45,72 @@ class ShardWriter:
             rows_per_shard,
         )
         self._folder.mkdir(parents=True)
-        self._drafts: list[Path] = []
+        self._drafts: list[tuple[Path, pa.Schema]] = []
         self._writer: Any = None
         self._in_shard = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Appends rows."""
-        if self._writer is None or self._in_shard >= self._rows_per_shard:
-            self._next()
+        """Appends rows; with another schema than those before they begin a shard, which `rewrite` brings into line."""
+        if (
+            self._writer is None
+            or self._in_shard >= self._rows_per_shard
+            or not batch.schema.equals(self._schema, check_metadata=True)
+        ):
+            self._next(batch.schema)
         self._writer.write_batch(batch)
         self._in_shard += len(batch)
         self.rows += len(batch)
 
-    def _next(self) -> None:
-        self._finish()
+    def rewrite(self, schema: pa.Schema, convert: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
+        """Ends the shard and writes those again that have another schema; `write` may not follow.
+
+        Args:
+            schema: that all shards shall have.
+            convert: a batch of any shard to this schema.
+        """
+        self._end()
+        for index, (path, written) in enumerate(self._drafts):
+            if written.equals(schema, check_metadata=True):
+                continue
+            changed = path.with_name(f"{path.name}-changed")
+            with pq.ParquetFile(path) as file, pq.ParquetWriter(str(changed), schema) as writer:
+                for group in range(file.num_row_groups):
+                    for batch in file.iter_batches(_WHOLE_GROUP, [group]):
+                        writer.write_batch(convert(pa.RecordBatch.from_arrays(batch.columns, schema=written)))
+            changed.replace(path)
+            self._drafts[index] = path, schema
+        self._schema = schema
+
+    def _next(self, schema: pa.Schema) -> None:
+        self._end()
         # How many shards there will be is known at the end; until then they have other names.
-        self._drafts.append(self._folder / f"draft-{len(self._drafts)}")
+        path = self._folder / f"draft-{len(self._drafts)}"
+        self._drafts.append((path, schema))
         make = pq.ParquetWriter if self._kind == "parquet" else pa.ipc.new_file
-        self._writer = make(str(self._drafts[-1]), self._schema)
+        self._writer, self._schema = make(str(path), schema), schema
         self._in_shard = 0
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def finish(self) -> None:
+        """Ends the last shard and gives all of them their names."""
+        if not self._drafts:
+            self._next(self._schema)  # an empty split has a schema too
+        self._end()
+        for index, (draft, _) in enumerate(self._drafts):
+            draft.rename(self._folder / f"data-{index:05d}-of-{len(self._drafts):05d}.{self._kind}")
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._drafts:
-            self._next()  # an empty split has a schema too
-        self._finish()
         if kind is None:
-            for index, draft in enumerate(self._drafts):
-                draft.rename(self._folder / f"data-{index:05d}-of-{len(self._drafts):05d}.{self._kind}")
+            self.finish()
+        else:
+            self._end()
 
 
 class ListColumn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,13 +11,14 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import text_classification
+from lmworks.pipeline.cells import plain
 from lmworks.pipeline.evaluate.classification import figures
 from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics, write_report
 from lmworks.pipeline.evaluate.slices import measure_slices
 from lmworks.pipeline.evaluate.views import class_view, metric_view
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.sequences import SequenceTable
-from lmworks.pipeline.tables import read_batches
+from lmworks.pipeline.tables import SOURCE_ID, files_of, read_batches
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, write_json
 
 _SEED = 0
@@ -44,10 +46,13 @@ def measure_model(
     ids = table.ids.to_pylist()
     folder = evaluation.path
     write_metrics(folder, config.task, config.split, len(table), metrics, slices)
-    write_report(folder, config.task, config.split, metrics, slices, table.labels, scores, names, texts, ids)
+    source_ids = source_ids_of(found)
+    shown_ids = names_of_rows(source_ids, ids)
+    write_report(folder, config.task, config.split, metrics, slices, table.labels, scores, names, texts, shown_ids)
     write_json(folder / "blessing.json", {"blessed": blessed, "reasons": reasons})
     predictions = {
         "id": pa.array(ids, pa.string()),
+        **source_ids,
         "label": pa.array([names[index] for index in table.labels], pa.string()),
         "prediction": pa.array([names[index] for index in scores.argmax(1)], pa.string()),
         "scores": pa.array(list(scores), pa.list_(pa.float32())),
@@ -60,14 +65,24 @@ def measure_model(
 
 
 def columns_of(config: EvaluateStage, examples: Examples) -> list[str]:
-    """Columns that are read: texts for the report, and those of the slices."""
-    schema = next(read_batches(examples, config.split)).schema
+    """Columns that are read: texts for the report, the user's ids, and those of the slices."""
+    names = pq.read_schema(files_of(examples, config.split)[0]).names
     for name in config.slices:
-        if name not in schema.names:
-            near = difflib.get_close_matches(name, schema.names, n=1)
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(
-                f"evaluate.slices: {name}: the examples have no such column ({', '.join(schema.names)}){hint}"
-            )
-    wanted = [examples.properties["text"], examples.properties["text_b"], *config.slices]
-    return list(dict.fromkeys(name for name in wanted if name))
+            raise UserError(f"evaluate.slices: {name}: the examples have no such column ({', '.join(names)}){hint}")
+    own = SOURCE_ID if SOURCE_ID in names else None
+    columns = [examples.properties["text"], examples.properties["text_b"], own, *config.slices]
+    return list(dict.fromkeys(name for name in columns if name))
+
+
+def source_ids_of(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The column of the user's own ids, by its name; empty if the examples have none."""
+    return {SOURCE_ID: rows.column(SOURCE_ID)} if SOURCE_ID in rows.column_names else {}
+
+
+def names_of_rows(source_ids: Mapping[str, pa.ChunkedArray], ids: Sequence[str]) -> list[str]:
+    """What a report calls rows: the user's own ids where there are some, else those of the examples."""
+    own = [cell for column in source_ids.values() for chunk in column.chunks for cell in plain(chunk)]
+    return [name if cell is None else str(cell) for name, cell in zip(ids, own or [None] * len(ids), strict=True)]

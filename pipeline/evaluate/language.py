@@ -17,7 +17,7 @@ from lmworks.models.generation import Completer, Sampling
 from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.classification import Figure
-from lmworks.pipeline.evaluate.evaluation import columns_of
+from lmworks.pipeline.evaluate.evaluation import columns_of, names_of_rows, source_ids_of
 from lmworks.pipeline.evaluate.language_metrics import Row, Sums, figures, masked_rows, window_row
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
 from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics
@@ -64,10 +64,15 @@ def measure_language_model(
     folder = evaluation.path
     write_metrics(folder, config.task, config.split, len(table), metrics, slices)
     per_document = sums.by_document(len(table))
-    write_language_report(folder, config, metrics, slices, per_document.nll, per_document.targets, texts, generations)
+    source_ids = source_ids_of(found)
+    shown_ids = names_of_rows(source_ids, table.ids.to_pylist())
+    write_language_report(
+        folder, config, metrics, slices, per_document.nll, per_document.targets, texts, shown_ids, generations
+    )
     write_json(folder / "blessing.json", {"blessed": blessed, "reasons": reasons})
     predicted = {
         "id": pa.array(table.ids.to_pylist(), pa.string()),
+        **source_ids,
         "tokens": pa.array(table.lengths, pa.int32()),
         "targets": pa.array(per_document.targets.astype(np.int64)),
         "log_probability": pa.array(-per_document.nll),
@@ -119,7 +124,7 @@ def _masked(config: EvaluateStage, model: Model, table: DocumentTable, pieces: W
 def _slices(config: EvaluateStage, found: pa.Table, sums: Sums) -> list[Slice]:
     result = []
     for column in config.slices:
-        for value, rows in groups(found.column(column).to_pylist()):
+        for value, rows in groups(found.column(column)):
             part = sums.take(np.isin(sums.documents, rows))
             if part.targets.sum() > 0:
                 result.append(Slice(slice={column: value}, examples=len(rows), metrics=figures(part, config.bootstrap)))

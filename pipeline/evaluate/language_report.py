@@ -41,6 +41,7 @@ def write_language_report(
     nll: np.ndarray,
     targets: np.ndarray,
     texts: pa.ChunkedArray,
+    ids: Sequence[str],
     generations: Sequence[Generation],
 ) -> None:
     """Writes report.html: one page that needs no other file and no script.
@@ -53,6 +54,7 @@ def write_language_report(
         nll: float64 [documents], nats.
         targets: float64 [documents].
         texts: the documents.
+        ids: [documents], shown beside them.
         generations: shown as they are.
     """
     sections = {
@@ -86,9 +88,14 @@ def write_language_report(
     loss = np.divide(nll, targets, out=np.zeros(len(nll)), where=targets > 0)
     hardest = np.argsort(-loss, kind="stable")[:MAX_ROWS].tolist()
     sections["Hardest documents"] = table(
-        ("beginning", "loss", "targets"),
+        ("beginning", "loss", "targets", "id"),
         (
-            [cell(texts[row].as_py()[:MAX_CHARACTERS], "text"), cell(float(loss[row])), cell(int(targets[row]))]
+            [
+                cell(texts[row].as_py()[:MAX_CHARACTERS], "text"),
+                cell(float(loss[row])),
+                cell(int(targets[row])),
+                cell(ids[row], "note"),
+            ]
             for row in hardest
         ),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+import pyarrow as pa
 
+from lmworks.pipeline.cells import plain
 from lmworks.pipeline.evaluate.classification import Figure, Integers, Scores, check, figures
 
 MAX_VALUES = 50
@@ -31,13 +35,28 @@ def _plain(value: Any) -> Value:
         return str(value)
     if isinstance(value, str | int | float | bool | None):
         return value
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
 
 
-def groups(values: Iterable[Any]) -> list[tuple[Value, list[int]]]:
-    """Rows of each value, the biggest first, ties by text; beyond MAX_VALUES the rest is one group, the last."""
+def _cells(values: Any) -> Iterable[Any]:
+    """Python values: Arrow's and NumPy's own scalars neither hash by value nor go into JSON."""
+    if isinstance(values, pa.ChunkedArray):
+        return itertools.chain.from_iterable(map(plain, values.chunks))
+    if isinstance(values, pa.Array):
+        return plain(values)
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def groups(values: Any) -> list[tuple[Value, list[int]]]:
+    """Rows of each value, the biggest first, ties by text; beyond MAX_VALUES the rest is one group, the last.
+
+    Args:
+        values: a list, a NumPy array or an Arrow array.
+    """
     rows: dict[Value, list[int]] = {}
-    for row, value in enumerate(values):
+    for row, value in enumerate(_cells(values)):
         rows.setdefault(_plain(value), []).append(row)
     groups = sorted(rows.items(), key=lambda group: (-len(group[1]), str(group[0])))
     if len(groups) <= MAX_VALUES:
@@ -79,9 +98,7 @@ def measure_slices(
     for column, values in columns.items():
         if len(values) != len(labels):
             raise ValueError(f"column {column!r} has {len(values)} values for {len(labels)} rows")
-        # Arrow's and NumPy's own scalars neither hash by value nor go into JSON; each type converts under its own name.
-        to_list = getattr(values, "to_pylist", None) or getattr(values, "tolist", None)
-        for value, group in groups(to_list() if to_list else values):
+        for value, group in groups(values):
             rows = np.asarray(group)
             part = figures(labels[rows], scores[rows], names, replicates, seed)
             slices.append(Slice(slice={column: value}, examples=len(rows), metrics=part))

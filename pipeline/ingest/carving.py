@@ -85,7 +85,7 @@ def move_rows(folder: Path, moves: dict[int, str]) -> None:
             for name in np.unique(goal[goal != split]):
                 moved.setdefault(str(name), []).append(table.filter(pa.array(goal[goal != split] == name)))
     for split, tables in moved.items():
-        _append(folder / f"Split-{split}", pa.concat_tables(tables, promote_options="default"))
+        _append(folder / f"Split-{split}", pa.concat_tables(tables))
 
 
 def _take_out(path: Path, stays: np.ndarray) -> pa.Table:
@@ -103,14 +103,9 @@ def _take_out(path: Path, stays: np.ndarray) -> pa.Table:
 
 
 def _append(folder: Path, table: pa.Table) -> None:
-    """Adds a shard to a split, which may have none yet."""
+    """Adds a shard to a split, which may have none yet; all splits share their columns."""
     folder.mkdir(exist_ok=True)
     shards = sorted(folder.glob("data-*.parquet"))
-    if shards:  # the columns of a split are those of its first shard
-        schema = pq.read_schema(shards[0])
-        known = {name: table[name] for name in table.column_names}
-        columns = [known.get(field.name, pa.nulls(len(table), field.type)) for field in schema]
-        table = pa.table(columns, names=schema.names).cast(schema)
     for index, path in enumerate(shards):
         path.rename(folder / f"data-{index:05d}-of-{len(shards) + 1:05d}.parquet")
     pq.write_table(table, folder / f"data-{len(shards):05d}-of-{len(shards) + 1:05d}.parquet")

@@ -17,7 +17,8 @@ from lmworks.models.chat import ROLES, parts_of
 _COLUMN = {"messages": "messages", "sharegpt": "conversations"}
 """Where the lists usually stand, if not in `ingest.text`."""
 _ALPACA = ("instruction", "output")
-_ALPACA_MORE = ("input", "system", "history")
+_SYSTEM = "system"
+_ALPACA_MORE = ("input", _SYSTEM, "history")
 _ROLES = {role: role for role in ROLES} | {"developer": "system", "function": "tool"}
 _SHAREGPT_ROLES = _ROLES | {
     "human": "user",
@@ -45,6 +46,12 @@ def columns_of(config: IngestStage) -> tuple[list[str], list[str]]:
     return lists, [*_ALPACA, *_ALPACA_MORE] if form in (None, "alpaca") else []
 
 
+def columns_with_turns(config: IngestStage) -> set[str]:
+    """Names every column that a part of a conversation may stand in."""
+    lists, alpaca = columns_of(config)
+    return {*lists, *alpaca, _SYSTEM}
+
+
 def lacking(config: IngestStage, columns: Collection[str]) -> str | None:
     """What a file lacks to hold conversations, or None."""
     lists, alpaca = columns_of(config)
@@ -68,7 +75,7 @@ def with_conversation(config: IngestStage, values: dict[str, Any]) -> dict[str, 
     candidates = ((name, _list_of(values[name])) for name in lists if name in values)
     column, turns = next((pair for pair in candidates if pair[1]), ("", []))
     if turns:
-        messages, used = _messages(config.conversation, turns, values.get("system"))
+        messages, used = _messages(config.conversation, turns, values.get(_SYSTEM))
         used.add(column)
     elif alpaca and all(name in values for name in _ALPACA):
         messages, used = _alpaca(values), {*alpaca}
@@ -164,7 +171,7 @@ def _alpaca(values: dict[str, Any]) -> list[dict[str, str]]:
         for turn in turns
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
-    system = _text(values.get("system"), "system")
+    system = _text(values.get(_SYSTEM), "system")
     return [*([{"role": "system", "content": system}] if system.strip() else []), *before, *messages]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,12 +18,14 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
 from lmworks.pipeline.ingest.carving import move_rows
 from lmworks.pipeline.ingest.classes import notices, with_nearest
+from lmworks.pipeline.ingest.column_types import ColumnTypes
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
 from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
-from lmworks.pipeline.ingest.readers import Row, read_rows
+from lmworks.pipeline.ingest.readers import read_rows
+from lmworks.pipeline.ingest.rows import Row
+from lmworks.pipeline.ingest.split_table import BATCH, SplitTable, settle
 from lmworks.pipeline.ingest.splits import SPLITS, example_id, split_of
 from lmworks.pipeline.ingest.statistics import Tally, write_statistics
-from lmworks.pipeline.tables import ShardWriter
 from lmworks.tfx.artifacts import Examples, Statistics
 from lmworks.tfx.progress import report
 
@@ -29,8 +33,6 @@ _REJECTS = pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.strin
 _REPAIRS = pa.schema(
     {"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()}
 )
-_BATCH = 8192
-_BATCH_CHARACTERS = 1 << 25
 _NO_CLASS = "label_rule: no class takes this value"
 _LISTED = 5
 _EMPTY_DOCUMENT = "the document is empty"
@@ -54,20 +56,11 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     tally = Tally()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
+    types = ColumnTypes()
+    tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
     with ExitStack() as stack:
-
-        def beside(name: str, schema: pa.Schema) -> _Table:
-            path = examples.path / name
-            return _Table(lambda schema: stack.enter_context(pq.ParquetWriter(path, schema)).write_batch, schema)
-
-        def shards(split: str) -> _Table:
-            return _Table(
-                lambda schema: stack.enter_context(ShardWriter(examples.path, split, schema, "parquet")).write
-            )
-
-        tables = {name: shards(name) for name in SPLITS}
-        rejects = beside("rejects.parquet", _REJECTS)
-        repairs = beside("repairs.parquet", _REPAIRS) if config.repair else None
+        rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
+        repairs = stack.enter_context(_Record(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
         for name, source in given.items():
             for row in read_rows(config, source, f"ingest.{name}"):
                 try:
@@ -82,13 +75,11 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                     assert repairs is not None
                     repairs.add(change)
                 split = split_of(values["id"], carved) if name == "train" else name
-                tables[split].add(values)
+                tables[split].add(values, row)
                 texts = [values[column] for column in _texts(config)]
                 tally.add(split, values["id"], values[label] if label else None, texts)
                 report(tally.total, None, "rows")
-        for table in (*tables.values(), rejects, repairs):
-            if table is not None:
-                table.flush()
+    settle(list(tables.values()), types)
     refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
     read = tally.total + refused
     _judge(config, read, reasons, first)
@@ -135,35 +126,35 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     write_statistics(statistics.path, tally, labels, dict(reasons), warnings, worst)
 
 
-class _Table:
-    """Collects rows into batches, so that a Parquet row group is never one row: many of those take time and memory.
+class _Record:
+    """A table beside the splits, such as that of the refused rows.
 
     Args:
-        make: opens the table and returns what writes a batch to it.
-        schema: its columns; else the first batch fixes them, all strings, and no row opens no table.
+        path: of the Parquet file.
+        schema: of its rows.
     """
 
-    def __init__(self, make: Callable[[pa.Schema], Callable[[pa.RecordBatch], None]], schema: pa.Schema = None) -> None:
-        self._make, self._schema = make, schema
-        self._write = make(schema) if schema else None
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema, self._writer = schema, pq.ParquetWriter(path, schema)
         self._rows: list[dict[str, Any]] = []
-        self._characters = 0
 
     def add(self, values: dict[str, Any]) -> None:
+        """Appends a row."""
         self._rows.append(values)
-        self._characters += sum(len(value) for value in values.values() if isinstance(value, str))
-        if len(self._rows) >= _BATCH or self._characters >= _BATCH_CHARACTERS:
-            self.flush()
+        if len(self._rows) >= BATCH:
+            self._flush()
 
-    def flush(self) -> None:
-        if not self._rows:
-            return
-        if self._write is None:
-            names = dict.fromkeys(name for row in self._rows for name in row)
-            self._schema = pa.schema({name: pa.string() for name in names})
-            self._write = self._make(self._schema)
-        self._write(pa.RecordBatch.from_pylist(self._rows, self._schema))
-        self._rows, self._characters = [], 0
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, self._schema))
+            self._rows = []
+
+    def __enter__(self) -> _Record:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
 
 
 def _texts(config: Ingest) -> list[str]:
@@ -174,10 +165,12 @@ def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, A
     """The example of a row and what ftfy changed in it; raises `_Left` for a row that is left out."""
     if row.values is None:
         raise _Left(row.reason)
-    values = {("source_id" if name == "id" else name): _as_text(value) for name, value in row.values.items()}
+    values = {**row.values}
     if config.chat:
         with _refusing("no conversation"):
             values = with_conversation(config, values)
+    for name in config.named_columns(config.task).values():
+        values[name] = _text_cell(config, name, values.get(name))
     changed = []
     for name in _texts(config):
         before = values[name] or ""
@@ -207,13 +200,20 @@ def _refusing(what: str) -> Iterator[None]:
         raise _Left(f"{what}: {error}") from None
 
 
-def _as_text(value: Any) -> str | None:
+def _text_cell(config: IngestStage, name: str, value: Any) -> str | None:
+    """A text or label as a string; raises `_Left` for a list or object."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
     if isinstance(value, bool):
         return json.dumps(value)
+    if isinstance(value, float):
+        if math.isnan(value):  # how pandas writes a missing value
+            return None
+        return str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, dict | list):
+        fix = "; conversations need preprocess.chat" if config.task == "causal_lm" else ""
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise _Left(f"{kind} where text is expected: column {name}{fix}")
     return str(value)
 
 
@@ -268,10 +268,10 @@ def _labels(config: IngestStage, tally: Tally) -> list[str]:
     for name in ("validation", "test"):
         strange = sorted(set(tally.labels(name)) - seen)
         if strange and not config.labels:
-            told = [with_nearest(label, sorted(seen), "train has") for label in strange[:_LISTED]]
+            listed = [with_nearest(label, sorted(seen), "train has") for label in strange[:_LISTED]]
             more = f" and {len(strange) - _LISTED:,} more" if len(strange) > _LISTED else ""
             raise UserError(
-                f"ingest: {name} holds labels that train does not: {', '.join(told)}{more}; "
+                f"ingest: {name} holds labels that train does not: {', '.join(listed)}{more}; "
                 "write them alike, add rows to train, or set ingest.labels"
             )
     return list(config.labels) or sorted(seen)

