@@ -68,7 +68,10 @@ class _Packed:
 
     def _sequences(self, packing: Packing, step: int) -> np.ndarray:
         """Sequences of a step. They are spread evenly: in a short last step of an epoch each would weigh more."""
-        return np.array_split(packing.sequence_order, self.steps_per_epoch)[step % self.steps_per_epoch]
+        place = step % self.steps_per_epoch
+        size, more = divmod(packing.sequences, self.steps_per_epoch)
+        begin = place * size + min(place, more)
+        return packing.sequence_order[begin : begin + size + (place < more)]
 
     def rows(self, step: int) -> list[np.ndarray]:
         """Sequences of a step are chosen first, and then cut into micro-batches; -1 fills the last one."""
