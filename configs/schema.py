@@ -425,7 +425,8 @@ class Train(Section):
     evaluate_every: Positive | None = None
     """Steps between two evaluations on the validation split; after every epoch when not given, and always at the end."""
     validation_tokens: Annotated[Positive, DOCUMENTS] = 2**18
-    """Language models: most tokens of the validation split that such an evaluation reads."""
+    """Language models: most tokens of the validation split that such an evaluation reads; where there are more, the same
+    sample from all of the split every time."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1), MASKED] = 0.15
     """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
     whole_word: Annotated[bool, MASKED] = False

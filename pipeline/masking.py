@@ -89,7 +89,7 @@ class MaskedRows:
         return max(1, min(_ROWS, _LOGITS // (self.most * self.pieces.vocabulary_size)))
 
     def whole_split(self, table: DocumentTable, tokens: int | None = None) -> WholeSplit:
-        """A split in its own order, up to so many tokens, with masks that are always the same."""
+        """A split in its own order, or sequences of about so many tokens drawn from all of it, with masks that never change."""
         return WholeSplit(self, table, tokens)
 
     def compiled(self, model: keras.Model) -> Callable[..., Any]:
@@ -131,17 +131,19 @@ class WholeSplit:
     def __init__(self, masking: MaskedRows, table: DocumentTable, tokens: int | None) -> None:
         self._masking, self._table = masking, table
         self._packing = Packing(table.lengths, masking.length - 2, 0, None, (masking.pieces.sep_id,))
-        count = self._packing.sequences
-        self._count = count if tokens is None else min(count, -(-tokens // masking.length))
+        self._numbers = np.arange(self._packing.sequences)
+        if tokens is not None:
+            most = -(-tokens // masking.length)
+            self._numbers = np.sort(np.random.default_rng(0).permutation(self._numbers)[:most])
 
     def __len__(self) -> int:
-        return -(-self._count // self._masking.rows)
+        return -(-len(self._numbers) // self._masking.rows)
 
     def __iter__(self) -> Iterator[MaskedBatch]:
         packing, rows = self._packing, self._masking.rows
-        for start in range(0, self._count, rows):
-            numbers = np.arange(start, start + rows)
-            numbers[numbers >= self._count] = -1
+        for start in range(0, len(self._numbers), rows):
+            chosen = self._numbers[start : start + rows]
+            numbers = np.append(chosen, np.full(rows - len(chosen), -1))
             inputs = self._masking.batch(self._table, packing, numbers, [0, _FIXED])
             real = inputs["weights"] > 0
             sequences = np.broadcast_to(numbers[:, None], real.shape)[real]

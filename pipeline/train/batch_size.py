@@ -53,15 +53,14 @@ def _with(config: TrainStage, rows: int) -> TrainStage:
 
 
 def _largest(config: TrainStage, build: Callable[[TrainStage], tuple[loop.Work, loop.Engine]]) -> int:
-    """Tries 1, 8, 16, 32, …: the step of most memory, since all lengths are padded to the longest in it."""
+    """Tries 1, 8, 16, 32, …: the step of most memory."""
     fits, rows, before = 0, 8, _peak()
     while True:
         tried = _with(config, rows)
         try:
             work, engine = build(tried)
             most = work.steps_per_epoch * rows // _STEPS_OF_AN_EPOCH
-            longest = max(range(min(work.steps_per_epoch, 64)), key=lambda step: _elements(work.micro_batches(step)))
-            engine.step(0, work.micro_batches(longest))
+            engine.step(0, work.micro_batches(work.largest_step))
             engine.read()
         except Exception as error:
             if not is_out_of_memory(error):
@@ -82,10 +81,6 @@ def _largest(config: TrainStage, build: Callable[[TrainStage], tuple[loop.Work, 
         if 2 * rows > min(_MOST, max(most, 1)) or too_much:
             return fits
         rows, before = (8 if rows == 1 else 2 * rows), now
-
-
-def _elements(batches: list[loop.MicroBatch]) -> int:
-    return max(sum(value.size for value in batch.inputs.values()) for batch in batches)
 
 
 def _peak() -> int:

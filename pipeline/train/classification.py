@@ -52,8 +52,9 @@ class Classification:
         self._epoch, self._order = -1, [np.zeros(0, np.int64)]
         # The first epoch speaks for all: later ones differ in order only, and none has a longer row.
         lengths = self._training.lengths
-        longest = [lengths[indices].max() for step in range(self.steps_per_epoch) for indices in self._rows(step)]
-        self._allowed = shape_lengths(np.array(longest))
+        longest = [[lengths[part].max() for part in self._rows(step)] for step in range(self.steps_per_epoch)]
+        self._allowed = shape_lengths(np.concatenate(longest))
+        self.largest_step = int(np.argmax([max(parts) for parts in longest]))
 
     def _rows(self, step: int) -> list[np.ndarray]:
         """Rows of a step are chosen first, and then cut into micro-batches."""

@@ -89,7 +89,7 @@ class JaxEngine:
 
     def step(self, step: int, batches: list[MicroBatch]) -> None:
         """See `loop.Engine`."""
-        targets = np.float32(max(1.0, sum(batch.targets for batch in batches)))
+        targets = np.float32(sum(batch.targets for batch in batches))
         place = np.int32(step)
         inputs = [{name: self._rows(value) for name, value in batch.inputs.items()} for batch in batches]
         if len(batches) == 1:
@@ -104,7 +104,7 @@ class JaxEngine:
         """See `loop.Engine`."""
         stacked = {name: np.stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
         inputs = {name: self._rows(value, stacked=True) for name, value in stacked.items()}
-        targets = np.array([max(1.0, batch.targets) for batch in batches], np.float32)
+        targets = np.array([batch.targets for batch in batches], np.float32)
         places = np.arange(step, step + len(batches), dtype=np.int32)
         self._state = self._several(self._state, inputs, targets, places)
 
@@ -131,7 +131,8 @@ class JaxEngine:
             with keras.StatelessScope(state_mapping=mapping) as scope, _rematerialized(model, self._remat):
                 trained, plain = self._work.loss(inputs)
             other = [scope.get_current_value(one) for one in model.non_trainable_variables]
-            return trained / targets * state["scale"], (plain, other)
+            # A step without any target (of a conversation, questions only) has a gradient of zeros, not of 0 / 0.
+            return trained / jnp.maximum(targets, 1.0) * state["scale"], (plain, other)
 
         gradients, (plain, other) = jax.grad(loss, has_aux=True)(state["trainable"])
         return (gradients, plain), other

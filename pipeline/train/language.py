@@ -59,6 +59,7 @@ class _Packed:
     def __init__(self, config: TrainStage, sequences: Sequences, room: int, border: tuple[int, ...]) -> None:
         self.config, self.length = config, int(sequences.properties["sequence_length"])
         self.predicted = self.length
+        self.largest_step = 0  # all have the same shape
         self.training, self.validation = (DocumentTable(sequences, split) for split in ("train", "validation"))
         self._room, self._border = room, border
         self._peak = peak_flops(accelerator(), choose_precision(config.precision))
@@ -70,7 +71,10 @@ class _Packed:
 
     def _sequences(self, packing: Packing, step: int) -> np.ndarray:
         """Sequences of a step. They are spread evenly: in a short last step of an epoch each would weigh more."""
-        return np.array_split(packing.sequence_order, self.steps_per_epoch)[step % self.steps_per_epoch]
+        place = step % self.steps_per_epoch
+        size, more = divmod(packing.sequences, self.steps_per_epoch)
+        begin = place * size + min(place, more)
+        return packing.sequence_order[begin : begin + size + (place < more)]
 
     def rows(self, step: int) -> list[np.ndarray]:
         """Sequences of a step are chosen first, and then cut into micro-batches; -1 fills the last one."""
@@ -175,16 +179,22 @@ class Causal(_Packed):
         model.properties["attend_across_documents"] = self.attends_across
 
     def _validation_windows(self) -> list[Window]:
-        """Windows without overlap, of documents in their order, up to `validation_tokens`."""
-        found: list[Window] = []
-        left = self.config.validation_tokens
+        """Windows without overlap, drawn from all documents where there are more than `validation_tokens`, always the same.
+
+        Each is as likely as any other: selection sampling (Knuth, The Art of Computer Programming 2, section 3.4.2).
+        """
+        random = np.random.default_rng(0)
+        ends = len(self.validation) if self.validation.all_targets else 0
+        left = int(self.validation.lengths.sum(dtype=np.int64)) + ends
+        needed = max(self.config.validation_tokens, self.length)  # so that there is one
+        chosen: list[Window] = []
         for document, tokens in enumerate(self.validation.lengths):
             for window in windows_of(int(tokens), self.length, self.length, document, self.validation.all_targets):
-                if left <= 0:
-                    return found
-                found.append(window)
+                if random.random() * left < needed:
+                    chosen.append(window)
+                    needed -= window.end - window.fresh
                 left -= window.end - window.fresh
-        return found
+        return chosen
 
 
 class MaskedWork(_Packed):

@@ -52,6 +52,8 @@ class Work(Protocol):
 
     model: keras.Model
     steps_per_epoch: int
+    largest_step: int
+    """One of the first epoch whose arrays are the largest there are."""
 
     def input_specs(self) -> dict[str, keras.InputSpec]:
         """Of a micro-batch's inputs."""
@@ -82,6 +84,7 @@ class Totals(NamedTuple):
     """Nats."""
     targets: float
     gradient_norm: float
+    """Global norms before clipping."""
     good_steps: float
     bad_steps: int
     """In the whole run; like the next three."""
@@ -394,9 +397,10 @@ class _Watch:
         speed, rows = self._tokens / seconds, self._examples / seconds
         stalled = (waited - self._waited) / seconds
         facts: dict[str, float] = {}
-        if totals.good_steps:
-            loss = totals.loss / max(totals.targets, 1.0)
+        if totals.targets:  # without any there is no loss, which is not a loss of zero
+            loss = totals.loss / totals.targets
             facts = {"loss": loss, **self._work.describe(loss, speed, engine.devices)}
+        if totals.good_steps:
             facts["gradient_norm"] = totals.gradient_norm / totals.good_steps
         facts |= {
             "learning_rate": engine.learning_rate(),

@@ -104,8 +104,7 @@ class TensorFlowEngine:
 
     def step(self, step: int, batches: list[MicroBatch]) -> None:
         """See `loop.Engine`."""
-        # A step without any target (of a conversation, questions only) has a gradient of zeros, not of 0 / 0.
-        targets = tf.constant(max(1.0, sum(batch.targets for batch in batches)), tf.float32)
+        targets = tf.constant(sum(batch.targets for batch in batches), tf.float32)
         compute = self._part if self._gradients else self._whole
         for number, batch in enumerate(batches):
             compute(self._placed(batch.inputs), targets, tf.constant([step, number]))
@@ -119,7 +118,7 @@ class TensorFlowEngine:
                 self.step(step + number, [batch])
             return
         stacked = {name: tf.constant(np.stack([batch.inputs[name] for batch in batches])) for name in batches[0].inputs}
-        targets = tf.constant([max(1.0, batch.targets) for batch in batches], tf.float32)
+        targets = tf.constant([batch.targets for batch in batches], tf.float32)
         self._several(stacked, targets, tf.constant(step))
 
     def _steps(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor, first: tf.Tensor) -> None:
@@ -154,7 +153,8 @@ class TensorFlowEngine:
         scale = local(self._scale).read_value()
         with fused_layers(self._work.model, seed, self._remat), tf.GradientTape() as tape:
             trained, plain = self._work.loss(inputs)
-            scaled = trained / targets * scale
+            # A step without any target (of a conversation, questions only) has a gradient of zeros, not of 0 / 0.
+            scaled = trained / tf.maximum(targets, 1.0) * scale
         gradients = tape.gradient(scaled, [local(variable.value) for variable in self._variables])
         return gradients, plain
 

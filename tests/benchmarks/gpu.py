@@ -142,7 +142,7 @@ def _work(case: str, sizes: SimpleNamespace, config, dtype: str):
     ids = [sizes.batch, sizes.length]
 
     class Random:
-        steps_per_epoch = 1000
+        steps_per_epoch, largest_step = 1000, 0
 
         def input_specs(self):
             import keras

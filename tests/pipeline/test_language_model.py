@@ -220,6 +220,31 @@ def test_sequences_are_spread_evenly_over_the_steps(kind, request):
         assert sum(batch.tokens for batch in batches) == packing.tokens + extra * packing.sequences
 
 
+def test_a_part_of_the_validation_split_is_drawn_from_all_of_it(causal, masked):
+    """Its beginning alone says nothing of the others, where a source follows another."""
+    whole, again, part = (
+        _work(causal, validation_tokens=tokens)[1]._validation_windows() for tokens in (10**9, 300, 300)
+    )
+    assert again == part, "the same in every evaluation"
+    count = len(DocumentTable(causal, "validation"))
+    assert {window.document for window in whole} == set(range(count))
+    assert set(part) < set(whole)
+    assert 300 <= sum(window.end - window.fresh for window in part) < 300 + 32
+    assert max(window.document for window in part) > count * 0.6, "not the first ones"
+    assert len(_work(causal, validation_tokens=1)[1]._validation_windows()) >= 1
+    pieces = open_pieces(masked.path / "tokenizer", "wordpiece")
+    table, masking = DocumentTable(masked, "train"), MaskedRows(pieces, 32, 0.3)
+    everything, sample = masking.whole_split(table), masking.whole_split(table, 32 * 10)
+    chosen = np.unique(np.concatenate([batch.sequences for batch in sample]))
+    last = max(batch.sequences.max() for batch in everything)
+    assert len(chosen) == 10
+    assert chosen.max() > 0.6 * last
+    targets = {row: batch.inputs["targets"][row % 32].tolist() for batch in everything for row in batch.sequences}
+    (batch,) = sample
+    for place, row in enumerate(chosen):
+        assert batch.inputs["targets"][place].tolist() == targets[row], "with the masks that it has in the whole"
+
+
 def test_masks_are_drawn_as_bert_does(masked):
     _, work = _work(masked, batch_size=8)
     pieces, kinds, shares = work.pieces, [], []

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as reference
 
-from lmworks.tfx.artifacts import manifest_of
+from lmworks.tfx.artifacts import Model, manifest_of, read
 from lmworks.tfx.metadata import Metadata
 from tests.conftest import REPOSITORY, lmworks
+from tests.pipeline.training import curve
 from tests.tiny_reviews import rows
 
 STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
@@ -81,6 +82,18 @@ def test_tensorboard_files_hold_the_curves(tiny):
         "validation/accuracy",
         "validation/confusion",
     } <= tags
+
+
+def test_of_equal_accuracies_the_one_with_the_lowest_log_loss_is_kept(tiny):
+    """The first of them was, with a log loss of 0.69 where the last has 0.005."""
+    accuracy, log_loss = (
+        dict(curve(tiny.folder / "train/logs", f"validation/{name}")) for name in ("accuracy", "log_loss")
+    )
+    ties = [step for step, value in accuracy.items() if value == max(accuracy.values())]
+    assert len(ties) > 1
+    kept = read(Model, (tiny.folder / "train/model").resolve()).properties["best_step"]
+    assert kept in ties
+    assert log_loss[kept] == min(log_loss[step] for step in ties)
 
 
 def test_predict_gives_one_json_line_per_text(tiny):

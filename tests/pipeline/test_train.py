@@ -207,6 +207,31 @@ def test_the_loss_that_is_shown_is_the_plain_cross_entropy(sequences):
     assert max(np.abs(one - other).max() for one, other in zip(*trained, strict=True)) > 1e-5, "smoothing is trained"
 
 
+def test_a_step_without_targets_counts_for_no_mean(sequences):
+    work, engine = build(config(dropout=0.0), sequences["text_classification"])
+    batch = work.micro_batches(0)[0]
+    empty = batch._replace(inputs={**batch.inputs, "weights": batch.inputs["weights"] * 0}, targets=0.0)
+    engine.step(0, [empty])
+    totals = engine.read()
+    assert (totals.targets, totals.loss, totals.gradient_norm, totals.bad_steps) == (0.0, 0.0, 0.0, 0)
+    engine.steps(1, [empty, batch])
+    totals = engine.read()
+    assert totals.targets == batch.targets
+    assert totals.loss / totals.targets == pytest.approx(math.log(2), abs=0.2)
+
+
+def test_the_step_that_a_batch_size_is_tried_with_has_the_largest_arrays(sequences):
+    """There are more than 64 steps in an epoch, and the longest row may stand in any."""
+    largest = []
+    for seed in range(4):
+        work, _ = build(config(batch_size=2, seed=seed), sequences["text_classification"])
+        assert work.steps_per_epoch > 64
+        sizes = [work.micro_batches(step)[0].inputs["token_ids"].size for step in range(work.steps_per_epoch)]
+        assert sizes[work.largest_step] == max(sizes)
+        largest.append(work.largest_step)
+    assert max(largest) >= 64
+
+
 def test_a_run_that_only_has_bad_steps_stops_and_names_the_rows(sequences, tmp_path):
     from lmworks.pipeline.sequences import SequenceTable
     from lmworks.tfx.artifacts import Sequences, read
