@@ -109,12 +109,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
             raise UserError(f"ingest: the split {name} is empty; {fix}")
     warnings = notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
     conflicts = {name: tally.conflicts(name) for name in SPLITS} if label else {}
-    warnings += [
-        f"{of.texts:,} {'text' if of.texts == 1 else 'texts'} of {name} with different labels"
-        + (f": accuracy at most {of.best_accuracy:.4f} there" if name != "train" else "")
-        for name, of in conflicts.items()
-        if of.texts
-    ]
+    warnings += [of.notice(name) for name, of in conflicts.items() if of.texts]
     for warning in warnings:
         print(f"ingest: {warning}", file=sys.stderr, flush=True)
     examples.properties |= {

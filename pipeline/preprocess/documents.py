@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,12 @@ import pyarrow as pa
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.bytepair import BytePair, train_bytepair
-from lmworks.models.chat import END, parts_of, render
+from lmworks.models.chat import BEGIN, END, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
 from lmworks.pipeline.preprocess.conversation_cuts import ConversationCuts
 from lmworks.pipeline.preprocess.sequences import TOKENIZER
+from lmworks.pipeline.preprocess.spelled_marks import SpelledMarks
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
 
@@ -54,6 +55,9 @@ class Documents:
         self._chat = config.chat
         self._cuts = ConversationCuts(config.sequence_length)
         self._marks = Marks.of(self._pieces)
+        template = (BEGIN, END) if config.chat else ()
+        causal = config.task == "causal_lm"
+        self._spelled = SpelledMarks(cast("CausalPieces", self._pieces), template) if causal else None
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
@@ -71,6 +75,8 @@ class Documents:
             flags = [part.learnt for conversation in parts for part in conversation]
             learnt = np.repeat(np.array(flags, bool), [len(one) for one in found])
             self._cuts.add(parts, encoded)
+        if self._spelled:
+            self._spelled.add(documents)
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
@@ -92,17 +98,20 @@ class Documents:
         )
 
     def properties(self) -> dict[str, Any]:
-        """The tokenizer's kind and how much text its tokens hold."""
-        return {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat} | (
-            {"conversations": self._cuts.counts} if self._chat else {}
-        )
+        """The tokenizer's kind, how much text its tokens hold, and what looks wrong."""
+        told = {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+        spelled = {"spelled_marks": self._spelled.counts} if self._spelled else {}
+        return told | spelled | ({"conversations": self._cuts.counts} if self._chat else {})
 
     def summary(self) -> str:
-        """Tokens, and bytes that one of them stands for."""
+        """Tokens, bytes that one of them stands for, and what looks wrong."""
+        notices = [
+            *(self._cuts.notices() if self._chat else []),
+            *(self._spelled.notices() if self._spelled else []),
+        ]
         return (
             f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
-            f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
-            + "".join(f", {notice}" for notice in (self._cuts.notices() if self._chat else []))
+            f"{self._bytes / max(self._tokens, 1):.2f} bytes per token" + "".join(f"; {notice}" for notice in notices)
         )
 
 
