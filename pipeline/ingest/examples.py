@@ -265,8 +265,8 @@ def _labels(config: IngestStage, tally: Tally) -> list[str]:
         if strange and not config.labels:
             told = [with_nearest(label, sorted(seen), "train has") for label in strange[:_LISTED]]
             more = f" and {len(strange) - _LISTED:,} more" if len(strange) > _LISTED else ""
-            raise UserError(
-                f"ingest: {name} holds labels that train does not: {', '.join(told)}{more}; "
-                "write them alike, add rows to train, or set ingest.labels"
-            )
+            fix = "write them alike, add rows to train, or set ingest.labels"
+            if config.train.label_rule and not (getattr(config, name) or config.train).label_rule:
+                fix = f"ingest.train has a label_rule, and ingest.{name} has none"
+            raise UserError(f"ingest: {name} holds labels that train does not: {', '.join(told)}{more}; {fix}")
     return list(config.labels) or sorted(seen)
