@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
 from lmworks.pipeline.ingest.carving import move_rows
-from lmworks.pipeline.ingest.classes import notices, with_nearest
+from lmworks.pipeline.ingest.classes import class_notices, with_nearest
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
 from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
 from lmworks.pipeline.ingest.readers import Row, read_rows
@@ -107,7 +107,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
             if label and len(labels) == tally.total:
                 fix = f"each row has a class of its own in column {label!r}: is it an id? set ingest.label"
             raise UserError(f"ingest: the split {name} is empty; {fix}")
-    warnings = notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
+    warnings = class_notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
     conflicts = {name: tally.conflicts(name) for name in SPLITS} if label else {}
     warnings += [of.notice(name) for name, of in conflicts.items() if of.texts]
     for warning in warnings:

@@ -11,7 +11,7 @@ import pytest
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, validate
 from lmworks.pipeline.ingest.carving import moves_of
-from lmworks.pipeline.ingest.classes import notices, plain_form, twins, with_nearest
+from lmworks.pipeline.ingest.classes import class_notices, plain_form, twins, with_nearest
 from lmworks.pipeline.ingest.splits import SPLITS, example_id, split_of
 from tests.pipeline.test_ingest import run, table
 
@@ -200,18 +200,18 @@ def test_twins_are_listed_in_the_report_and_in_the_errors(tmp_path):
 def test_columns_that_hold_no_classes(tmp_path):
     numbers = [str(n / 10) for n in range(100)]
     few = {split: dict.fromkeys(numbers, 5) for split in SPLITS}
-    assert "fractional numbers" in notices(few, numbers, "y")[0]
+    assert "fractional numbers" in class_notices(few, numbers, "y")[0]
     names = [f"u{n}" for n in range(100)]
     assert (
         "100 classes in 300 rows: is 'user' an id"
-        in notices({s: dict.fromkeys(names, 1) for s in SPLITS}, names, "user")[1]
+        in class_notices({s: dict.fromkeys(names, 1) for s in SPLITS}, names, "user")[1]
     )
-    missing = notices(
+    missing = class_notices(
         {split: dict.fromkeys(["a", "b", "None", "nan"], 9) for split in SPLITS}, ["a", "b", "None", "nan"], "y"
     )
     assert missing == ["classes that look like missing values: 'None'; 'nan'"]
     stars = [str(n) for n in range(1, 31)]
-    assert notices({split: dict.fromkeys(stars, 50) for split in SPLITS}, stars, "stars") == []
+    assert class_notices({split: dict.fromkeys(stars, 50) for split in SPLITS}, stars, "stars") == []
     with pytest.raises(UserError, match="each row has a class of its own in column 'label': is it an id"):
         run(tmp_path, train=write(tmp_path / "a.csv", [(f"text {n}", f"u{n}") for n in range(60)]))
 
