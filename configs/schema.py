@@ -231,7 +231,9 @@ class Ingest(Section):
     or the column `conversations`, holds a list of {from, value}; `alpaca`: the columns instruction and output, and where
     they are there input, system and history. The examples hold them in the first form, in the column `text`."""
     splits: Splits = Splits()
-    """Shares of the splits that are carved from train, by hash of the text, so that they never change when rows are added."""
+    """Shares of the splits that are carved from train, by hash of the text, so that no row moves when others are added. Only a
+    class that the hash leaves out of a split gives it one text, that of the lowest hash, until it has one there by itself: a
+    class with a single text stays in train, one with two is in train and in test."""
     repair: bool = False
     """Mend broken encodings (mojibake) with ftfy; each changed row is recorded."""
     max_rejects: Share = 0.01

@@ -74,6 +74,15 @@ class Conflicts(NamedTuple):
     """Accuracy of a classifier that gives every text of the split its most frequent label: none that sees the text
     alone can have a higher one."""
 
+    def notice(self, split: str) -> str:
+        """The same for a person.
+
+        Args:
+            split: whose conflicts they are.
+        """
+        told = f"{self.texts:,} {'text' if self.texts == 1 else 'texts'} of {split} with different labels"
+        return told if split == "train" else f"{told}: accuracy at most {self.best_accuracy:.4f} there"
+
 
 def conflicts_of(ids: np.ndarray, labels: np.ndarray) -> Conflicts:
     """Counts the conflicting labels of a split; arguments as of `LabelCounts`."""

@@ -45,7 +45,7 @@ def with_nearest(label: str, known: Collection[str], where: str) -> str:
     return f"{label!r} ({where} {near[0]!r})" if near else repr(label)
 
 
-def notices(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str], column: str) -> list[str]:
+def class_notices(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str], column: str) -> list[str]:
     """Sentences about what looks wrong, a few words each.
 
     Args:

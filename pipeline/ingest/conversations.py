@@ -130,13 +130,14 @@ def _message(number: int, message: Any, sharegpt: bool) -> dict[str, str]:
     if not isinstance(message, dict) or not {role_key, content_key} <= message.keys():
         raise ValueError(f"{where} must be an object with {role_key!r} and {content_key!r}")
     role = message[role_key]
-    if not isinstance(role, str) or role not in roles:
+    known = roles.get(role.strip().lower()) if isinstance(role, str) else None
+    if known is None:
         raise ValueError(f"{where} has the role {role!r}; known: {', '.join(roles)}")
     if lost := [key for key in _NOT_RENDERED if message.get(key)]:
         raise ValueError(f"{where} has {lost[0]!r}, which the template does not render")
     if message.get("weight") not in (None, 1):
         raise ValueError(f"{where} has the weight {message['weight']!r}; every answer is learnt alike")
-    return {"role": roles[role], "content": _content(message[content_key], where)}
+    return {"role": known, "content": _content(message[content_key], where)}
 
 
 def _content(content: Any, where: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
 from lmworks.pipeline.ingest.carving import move_rows
-from lmworks.pipeline.ingest.classes import notices, with_nearest
+from lmworks.pipeline.ingest.classes import class_notices, with_nearest
 from lmworks.pipeline.ingest.column_types import ColumnTypes
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
 from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
@@ -98,14 +98,9 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
             if label and len(labels) == tally.total:
                 fix = f"each row has a class of its own in column {label!r}: is it an id? set ingest.label"
             raise UserError(f"ingest: the split {name} is empty; {fix}")
-    warnings = notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
+    warnings = class_notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
     conflicts = {name: tally.conflicts(name) for name in SPLITS} if label else {}
-    warnings += [
-        f"{of.texts:,} {'text' if of.texts == 1 else 'texts'} of {name} with different labels"
-        + (f": accuracy at most {of.best_accuracy:.4f} there" if name != "train" else "")
-        for name, of in conflicts.items()
-        if of.texts
-    ]
+    warnings += [of.notice(name) for name, of in conflicts.items() if of.texts]
     for warning in warnings:
         print(f"ingest: {warning}", file=sys.stderr, flush=True)
     examples.properties |= {
@@ -270,8 +265,8 @@ def _labels(config: IngestStage, tally: Tally) -> list[str]:
         if strange and not config.labels:
             listed = [with_nearest(label, sorted(seen), "train has") for label in strange[:_LISTED]]
             more = f" and {len(strange) - _LISTED:,} more" if len(strange) > _LISTED else ""
-            raise UserError(
-                f"ingest: {name} holds labels that train does not: {', '.join(listed)}{more}; "
-                "write them alike, add rows to train, or set ingest.labels"
-            )
+            fix = "write them alike, add rows to train, or set ingest.labels"
+            if config.train.label_rule and not (getattr(config, name) or config.train).label_rule:
+                fix = f"ingest.train has a label_rule, and ingest.{name} has none"
+            raise UserError(f"ingest: {name} holds labels that train does not: {', '.join(listed)}{more}; {fix}")
     return list(config.labels) or sorted(seen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,12 @@ import pyarrow as pa
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
 from lmworks.models.bytepair import BytePair, train_bytepair
-from lmworks.models.chat import END, Part, parts_of, render
+from lmworks.models.chat import BEGIN, END, Part, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces, open_wordpiece
 from lmworks.pipeline.preprocess.conversation_cuts import ConversationCuts
 from lmworks.pipeline.preprocess.sequences import TOKENIZER
+from lmworks.pipeline.preprocess.spelled_marks import SpelledMarks
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx.artifacts import Examples, Sequences
 
@@ -55,8 +56,11 @@ class Documents:
         self._cuts = ConversationCuts(config.sequence_length)
         self._marks = Marks.of(self._pieces)
         # Only byte-level BPE may lack bytes; other kinds have an unknown token for all that they do not know.
-        lacks = isinstance(self._pieces, BytePair) and self._pieces.missing_bytes
-        self._lossy = self._pieces if lacks else None
+        lossy = isinstance(self._pieces, BytePair) and self._pieces.missing_bytes
+        self._lossy = cast("BytePair", self._pieces) if lossy else None
+        template = (BEGIN, END) if config.chat else ()
+        causal = config.task == "causal_lm"
+        self._spelled = SpelledMarks(cast("CausalPieces", self._pieces), template) if causal else None
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
@@ -78,6 +82,8 @@ class Documents:
             ]
             learnt = np.concatenate([*flags, np.zeros(0, bool)])
             self._cuts.add(parts, encoded)
+        if self._spelled:
+            self._spelled.add(documents)
         flat = np.concatenate([*found, np.zeros(0, np.int32)])
         of_piece = np.cumsum([0, *map(len, found)])
         offsets = of_piece[np.cumsum([0, *map(len, cut)])]
@@ -102,13 +108,15 @@ class Documents:
         )
 
     def properties(self) -> dict[str, Any]:
-        """The tokenizer's kind and how much text its tokens hold."""
+        """Returns the tokenizer's kind, how much text its tokens hold, and what looks wrong."""
         counts: dict[str, Any] = {
             "tokenizer": self._pieces.kind,
             "tokens": self._tokens,
             "bytes": self._bytes,
             "chat": self._chat,
         }
+        if self._spelled:
+            counts["spelled_marks"] = self._spelled.counts
         if self._chat:
             counts["conversations"] = self._cuts.counts
         if self._lossy:
@@ -122,24 +130,28 @@ class Documents:
         a vocabulary has a token for the mark's last sign with the line break, the mark is not whole without it.
         """
         targets = np.full(len(ids), part.learnt)
-        if len(ids) and self._pieces.token_bytes[ids[-1]] == b"\n":
+        if len(ids) and cast("CausalPieces", self._pieces).token_bytes[ids[-1]] == b"\n":
             targets[-1] = False
         return targets
 
     def summary(self) -> str:
-        """Tokens, bytes that one of them stands for, and bytes that none stands for."""
-        told = (
+        """Says how many tokens there are, how many bytes one of them stands for, and what looks wrong."""
+        notices = [
+            *(self._cuts.notices() if self._chat else []),
+            *(self._spelled.notices() if self._spelled else []),
+            *(self._lossy_notices(self._lossy) if self._lossy else []),
+        ]
+        return (
             f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
-            f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
-            + "".join(f", {notice}" for notice in (self._cuts.notices() if self._chat else []))
+            f"{self._bytes / max(self._tokens, 1):.2f} bytes per token" + "".join(f"; {notice}" for notice in notices)
         )
-        if self._lossy:
-            became = "are dropped" if self._lossy.unknown is None else f"become {self._lossy.unknown}"
-            told += (
-                f"; {len(self._lossy.missing_bytes)} of the 256 bytes have no token: {self._lost_bytes:,} of the text, "
-            )
-            told += f"in {self._lost_rows:,} rows, {became}"
-        return told
+
+    def _lossy_notices(self, tokenizer: BytePair) -> list[str]:
+        became = "are dropped" if tokenizer.unknown is None else f"become {tokenizer.unknown}"
+        return [
+            f"{len(tokenizer.missing_bytes)} of the 256 bytes have no token: {self._lost_bytes:,} of the text, "
+            f"in {self._lost_rows:,} rows, {became}"
+        ]
 
 
 def pieces_of(text: str) -> Iterator[str]:

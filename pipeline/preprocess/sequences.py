@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import PreprocessStage
+from lmworks.pipeline.label_conflicts import Conflicts
 from lmworks.pipeline.preprocess.selection import CONFLICT, KEPT, REASONS, label_indices, select
 from lmworks.pipeline.tables import ShardWriter, read_batches
 from lmworks.tfx.artifacts import Examples, Sequences
@@ -107,9 +108,8 @@ def _class_notices(examples: Examples, verdicts: dict[str, np.ndarray]) -> list[
         notices.append(f"{conflicts:,} of them for conflicting labels")
     if gone:
         notices.append(f"no training row of {', '.join(gone)}")
-    for split, conflicts in examples.properties["conflicts"].items():
-        if split != "train" and conflicts["texts"]:
-            notices.append(f"accuracy on {split} at most {conflicts['best_accuracy']:.4f} for conflicting labels")
+    held_out = ((split, Conflicts(**of)) for split, of in examples.properties["conflicts"].items() if split != "train")
+    notices += [of.notice(split) for split, of in held_out if of.texts]
     return notices
 
 

@@ -210,7 +210,7 @@ FORMS = {
         for chat in turns("role", "content")
     ],
     "null calls": [{"messages": chat} for chat in turns("role", "content", more={"tool_calls": None, "weight": 1})],
-    "sharegpt": [{"conversations": chat} for chat in turns("from", "value", ("system", "human", "gpt"))],
+    "sharegpt": [{"conversations": chat} for chat in turns("from", "value", ("system", "Human", "gpt"))],
     "sharegpt in the text column": [{"messages": chat} for chat in turns("from", "value", ("system", "user", "assistant"))],
     "sharegpt with a system column": [
         {"conversations": chat[1:], "system": "Be brief."} for chat in turns("from", "value", ("system", "human", "gpt"))

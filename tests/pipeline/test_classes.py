@@ -11,7 +11,7 @@ import pytest
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, validate
 from lmworks.pipeline.ingest.carving import moves_of
-from lmworks.pipeline.ingest.classes import notices, plain_form, twins, with_nearest
+from lmworks.pipeline.ingest.classes import class_notices, plain_form, twins, with_nearest
 from lmworks.pipeline.ingest.splits import SPLITS, example_id, split_of
 from tests.pipeline.test_ingest import run, table
 
@@ -124,6 +124,36 @@ def test_the_lowest_ids_move(tmp_path):
     assert moves_of(ids, classes, np.array([0, 1, 2, 0, 0]), ["validation", "test"]) == {}
 
 
+def test_moves_fill_every_split_that_they_can_and_no_more():
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        texts = random.integers(2**64, size=random.integers(1, 30), dtype=np.uint64)
+        rows = random.integers(len(texts), size=60)
+        hashed = random.choice(3, len(texts), p=[0.8, 0.1, 0.1])
+        ids, classes, splits = texts[rows], (rows + (rows == 0) * random.integers(2, size=60)) % 4, hashed[rows]
+        moves = moves_of(ids, classes, splits, ["test", "validation"])
+        order = random.permutation(60)
+        assert moves_of(ids[order], classes[order], splits[order], ["validation", "test"]) == moves
+        after = np.array(
+            [SPLITS.index(moves[int(one)]) if int(one) in moves else at for one, at in zip(ids, splits, strict=True)]
+        )
+        shared = {one for one in ids if len({*classes[ids == one]}) > 1}
+        assert not {int(one) for one in shared} & moves.keys()
+        for label in {*classes}:
+            own = (classes == label) & ~np.isin(ids, np.array([*shared], np.uint64))
+            assert {*after[own]} == {0: set(), 1: {0}, 2: {0, 2}}.get(len({*ids[own]}), {0, 1, 2})
+            if {*splits[own]} == {0, 1, 2}:
+                assert np.array_equal(after[own], splits[own])
+
+
+def test_rules_of_train_alone_are_named(tmp_path):
+    train = write(tmp_path / "a.csv", [(f"text {n}", n % 3 - 1) for n in range(90)])
+    test = write(tmp_path / "t.csv", [("x", 0.7), ("y", -0.7)])
+    rule = {"bad": {"below": -0.5}, "good": {"above": 0.5}}
+    with pytest.raises(UserError, match=r"'-0.7', '0.7'; ingest.train has a label_rule, and ingest.test has none"):
+        run(tmp_path, train={"path": train, "label_rule": rule}, test=test)
+
+
 def test_few_rows_are_named(tmp_path):
     examples, statistics = run(tmp_path, train=write(tmp_path / "a.csv", [*BIG, *small("rare", 2)]))
     assert "few rows: 'rare' 1 train, 0 validation, 1 test" in examples.properties["summary"]
@@ -170,18 +200,18 @@ def test_twins_are_listed_in_the_report_and_in_the_errors(tmp_path):
 def test_columns_that_hold_no_classes(tmp_path):
     numbers = [str(n / 10) for n in range(100)]
     few = {split: dict.fromkeys(numbers, 5) for split in SPLITS}
-    assert "fractional numbers" in notices(few, numbers, "y")[0]
+    assert "fractional numbers" in class_notices(few, numbers, "y")[0]
     names = [f"u{n}" for n in range(100)]
     assert (
         "100 classes in 300 rows: is 'user' an id"
-        in notices({s: dict.fromkeys(names, 1) for s in SPLITS}, names, "user")[1]
+        in class_notices({s: dict.fromkeys(names, 1) for s in SPLITS}, names, "user")[1]
     )
-    missing = notices(
+    missing = class_notices(
         {split: dict.fromkeys(["a", "b", "None", "nan"], 9) for split in SPLITS}, ["a", "b", "None", "nan"], "y"
     )
     assert missing == ["classes that look like missing values: 'None'; 'nan'"]
     stars = [str(n) for n in range(1, 31)]
-    assert notices({split: dict.fromkeys(stars, 50) for split in SPLITS}, stars, "stars") == []
+    assert class_notices({split: dict.fromkeys(stars, 50) for split in SPLITS}, stars, "stars") == []
     with pytest.raises(UserError, match="each row has a class of its own in column 'label': is it an id"):
         run(tmp_path, train=write(tmp_path / "a.csv", [(f"text {n}", f"u{n}") for n in range(60)]))
 

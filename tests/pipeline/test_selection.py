@@ -101,7 +101,7 @@ def test_a_pair_conflicts_only_as_a_pair(tmp_path):
 def test_the_statistics_show_the_worst_and_how_far_they_cap_the_accuracy(tmp_path):
     test = [*HELD, *[("bad text", "a")] * 4, *[("bad text", "b")] * 3, ("torn one", "a")]
     examples, statistics, sequences = prepared(tmp_path, [*CLEAN, *TORN], test=test)
-    assert "accuracy on test at most 0.8125 for conflicting labels" in sequences.properties["summary"]
+    assert "1 text of test with different labels: accuracy at most 0.8125 there" in sequences.properties["summary"]
     told = json.loads((statistics / "statistics.json").read_text())
     assert told["splits"]["test"]["conflicts"] == {"texts": 1, "rows": 7, "best_accuracy": 13 / 16}
     assert told["splits"]["train"]["conflicts"]["texts"] == 2
@@ -157,3 +157,10 @@ def test_a_duplicate_document_counts_once_in_the_vocabulary(tmp_path, task):
             {path.name: path.read_bytes() for path in (sequences.path / "tokenizer").rglob("*") if path.is_file()}
         )
     assert made[0] == made[1]
+
+
+def test_special_tokens_that_a_text_spells_out_are_said(tmp_path):
+    texts = [*(f"story {n} of the fox and the river" for n in range(60)), "one<|endoftext|>two<|endoftext|>three"]
+    _, sequences = corpus(tmp_path, "causal_lm", 16, texts)
+    assert sequences.properties["spelled_marks"] == {"<|endoftext|>": 1}
+    assert "1 document spells out <|endoftext|>, which is plain text there" in sequences.properties["summary"]
