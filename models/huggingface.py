@@ -156,7 +156,7 @@ def _gpt2(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
 
 
 _CAPS = {"final_logit_soft_cap": None, "attention_logit_soft_cap": None}
-_TAKEN_FOR_GRANTED = {
+_TAKEN_FOR_GRANTED: dict[str, dict[str, Any]] = {
     "QwenBackbone": {"use_sliding_window_attention": False},
     "GemmaBackbone": {
         **_CAPS,
@@ -191,10 +191,9 @@ def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         for name, granted in _TAKEN_FOR_GRANTED.get(type(backbone).__name__, {}).items()
         if (value := getattr(backbone, name)) != granted
     ]
-    # Llama has the one name, Mistral and Qwen the other; both divide the positions.
-    factor = getattr(backbone, "rope_position_scaling_factor", getattr(backbone, "rope_scaling_factor", 1.0))
-    if factor != 1.0 and getattr(backbone, "rope_frequency_adjustment_factor", None) is not None:
-        lost.append(f"rope_position_scaling_factor {factor} beside rope_frequency_adjustment_factor")
+    gemma = type(backbone).__name__ in ("GemmaBackbone", "Gemma3Backbone")
+    computed = read_arithmetic(model) if gemma else None
+    lost += ["norms with several epsilons"] if gemma and computed is None else []
     if lost:
         raise UserError(f"export.formats: huggingface: KerasHub cannot write {', '.join(lost)}")
     if type(backbone) is keras_hub.models.LlamaBackbone:  # the same model; only Llama 3's class has a writer
@@ -210,10 +209,13 @@ def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         config["head_dim"] = backbone.head_dim
     if config["model_type"] == "qwen2":  # KerasHub's own reader insists on them
         config |= {"use_sliding_window": False, "sliding_window": None}
-    if factor != 1.0:
+    # Of Mistral and Qwen; a Llama's `rope_position_scaling_factor` does nothing.
+    if (factor := getattr(backbone, "rope_scaling_factor", 1.0)) != 1.0:
         config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+    if computed is not None:
+        config["rms_norm_eps"] = computed.layer_norm_epsilon
     if config["model_type"] == "gemma":
-        config |= {"rms_norm_eps": backbone.layer_norm_epsilon, "rope_theta": 10_000.0}
+        config["rope_theta"] = 10_000.0
         # The first is what transformers 5 reads, the second what older ones do.
         config |= dict.fromkeys(("hidden_act", "hidden_activation"), "gelu_pytorch_tanh")
         # KerasHub turns the queries' matrix and writes the first head of keys and values only.

@@ -23,7 +23,7 @@ SOFT = {
 FAMILIES = {
     "GPT2": ("gpt2", {"num_layers": 2, "hidden_dim": 32, "intermediate_dim": 48, "num_heads": 4, "max_sequence_length": 64, "dropout": 0.0}),
     "Llama3": ("llama3", SIZES | ROPE),
-    "Llama": ("prefixed", SIZES | ROPE | {"rope_position_scaling_factor": 2.0}),
+    "Llama": ("prefixed", SIZES | ROPE),
     "Mistral": ("prefixed", SIZES | SCALED | {"sliding_window": 6}),
     "Qwen": ("qwen2", SIZES | SCALED),
     "Qwen3": ("qwen2", SIZES | SCALED | {"head_dim": 16, "tie_word_embeddings": False}),

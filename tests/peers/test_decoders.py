@@ -47,7 +47,7 @@ GEMMA3_ROPE = {
 # Class of the config, what it says beside SIZES, and the tokenizer.
 FAMILIES = {
     "llama3": ("LlamaConfig", {**NORM, "rope_parameters": LLAMA3_ROPE}, "llama3"),
-    "llama2": ("LlamaConfig", {**NORM, "rope_parameters": LINEAR_ROPE}, "prefixed"),
+    "llama2": ("LlamaConfig", {**NORM, "rope_parameters": DEFAULT_ROPE}, "prefixed"),
     "smollm": ("LlamaConfig", {**NORM, "rope_parameters": DEFAULT_ROPE, "tie_word_embeddings": True}, "smollm"),
     "qwen2": ("Qwen2Config", {**NORM, "rope_parameters": DEFAULT_ROPE, "tie_word_embeddings": True}, "qwen2"),
     "qwen2linear": ("Qwen2Config", {**NORM, "rope_parameters": LINEAR_ROPE}, "qwen2"),
@@ -66,7 +66,7 @@ _BASE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 _UNSCALED = {"rope_parameters": DEFAULT_ROPE}
 SWAPPED = {
     "llama3": (*_ACTIVATION, _BASE, _UNSCALED),
-    "llama2": (*_ACTIVATION, _BASE, _UNSCALED),
+    "llama2": (*_ACTIVATION, _BASE),
     "smollm": (*_ACTIVATION, _BASE),
     "qwen2": (*_ACTIVATION, _BASE),
     "qwen2linear": (*_ACTIVATION, _BASE, _UNSCALED),
