@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
+from lmworks.models.config_fields import read_config
 from lmworks.models.decoder_settings import completed, read_decoder_settings
 from lmworks.models.document_attention import within_documents
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
@@ -25,7 +26,7 @@ from lmworks.models.preset import (
 )
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
-from lmworks.models.transformer_arithmetic import load_arithmetic, set_arithmetic
+from lmworks.models.transformer_arithmetic import hand_epsilon_on, load_arithmetic, set_arithmetic
 from lmworks.models.transformer_settings import read_transformer_settings
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ def build(
     if name not in KINDS or getattr(backbone, "vision_encoder", None) is not None:
         raise UserError(f"model.preset: {preset}: is a {task.__name__}; causal_lm takes {', '.join(KINDS)}, text only")
     model = task(backbone=backbone, preprocessor=None, dtype=dtype)
-    if described is None:
-        load_arithmetic(model, Path(preset))
-    else:
+    if described is not None:
         set_arithmetic(model, described.arithmetic)
+    elif read_config(preset) is not None:
+        hand_epsilon_on(model)
+    else:
+        load_arithmetic(model, Path(preset))
     return model
 
 

@@ -151,8 +151,6 @@ def _rope_differences(rope: Described, kinds: tuple[str, ...], base: float | Non
 
 def _llama(described: Described, rope: Described) -> Described:
     found: Described = {"layer_norm_epsilon": described["rms_norm_eps"]}
-    if rope["rope_type"] == "linear":
-        found["rope_position_scaling_factor"] = rope["factor"]
     if rope["rope_type"] == "llama3":
         found |= {
             "rope_frequency_adjustment_factor": rope["factor"],
@@ -235,7 +233,7 @@ _READERS = {
         {**_SILU, "attention_bias": False, "mlp_bias": False},
         {"rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "tie_word_embeddings": False},
         _llama,
-        ("default", "linear", "llama3"),
+        ("default", "llama3"),  # KerasHub's Llama has an argument for a linear one, and does nothing with it
         _even_heads,
     ),
     "mistral": _Reader(

@@ -155,6 +155,28 @@ def _gpt2(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
     }
 
 
+_CAPS = {"final_logit_soft_cap": None, "attention_logit_soft_cap": None}
+_TAKEN_FOR_GRANTED: dict[str, dict[str, Any]] = {
+    "QwenBackbone": {"use_sliding_window_attention": False},
+    "GemmaBackbone": {
+        **_CAPS,
+        "query_head_dim_normalize": True,
+        "use_post_ffw_norm": False,
+        "use_post_attention_norm": False,
+        "use_sliding_window_attention": False,
+    },
+    "Gemma3Backbone": {
+        **_CAPS,
+        "use_query_key_norm": True,
+        "use_post_ffw_norm": True,
+        "use_post_attention_norm": True,
+        "use_bidirectional_attention": False,
+        "is_embedding_model": False,
+    },
+}
+"""What KerasHub's writers do not say of a backbone, and a reader of their folder takes it to be."""
+
+
 def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
     """As KerasHub writes it, with what it leaves out of the config.
 
@@ -166,15 +188,12 @@ def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
     backbone = model.backbone
     lost = [
         f"{name} {value}"
-        for name in ("final_logit_soft_cap", "attention_logit_soft_cap")
-        if (value := getattr(backbone, name, None)) is not None
+        for name, granted in _TAKEN_FOR_GRANTED.get(type(backbone).__name__, {}).items()
+        if (value := getattr(backbone, name)) != granted
     ]
-    gemma2 = type(backbone).__name__ == "GemmaBackbone" and (
-        backbone.use_sliding_window_attention or backbone.use_post_ffw_norm
-    )
-    lost += ["the layers of Gemma 2"] if gemma2 else []
-    slides = "Qwen" in type(backbone).__name__ and backbone.use_sliding_window_attention
-    lost += ["use_sliding_window_attention"] if slides else []
+    gemma = type(backbone).__name__ in ("GemmaBackbone", "Gemma3Backbone")
+    computed = read_arithmetic(model) if gemma else None
+    lost += ["norms with several epsilons"] if gemma and computed is None else []
     if lost:
         raise UserError(f"export.formats: huggingface: KerasHub cannot write {', '.join(lost)}")
     if type(backbone) is keras_hub.models.LlamaBackbone:  # the same model; only Llama 3's class has a writer
@@ -190,11 +209,16 @@ def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         config["head_dim"] = backbone.head_dim
     if config["model_type"] == "qwen2":  # KerasHub's own reader insists on them
         config |= {"use_sliding_window": False, "sliding_window": None}
-    if getattr(backbone, "rope_position_scaling_factor", 1.0) != 1.0:
-        config["rope_scaling"] = {"rope_type": "linear", "factor": backbone.rope_position_scaling_factor}
-    if (
-        config["model_type"] == "gemma"
-    ):  # KerasHub turns the queries' matrix and writes the first head of keys and values only
+    # Of Mistral and Qwen; a Llama's `rope_position_scaling_factor` does nothing.
+    if (factor := getattr(backbone, "rope_scaling_factor", 1.0)) != 1.0:
+        config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
+    if computed is not None:
+        config["rms_norm_eps"] = computed.layer_norm_epsilon
+    if config["model_type"] == "gemma":
+        config["rope_theta"] = 10_000.0
+        # The first is what transformers 5 reads, the second what older ones do.
+        config |= dict.fromkeys(("hidden_act", "hidden_activation"), "gelu_pytorch_tanh")
+        # KerasHub turns the queries' matrix and writes the first head of keys and values only.
         for number, layer in enumerate(backbone.transformer_layers):
             name, attention = f"model.layers.{number}.self_attn", layer.attention
             for part in ("query", "key", "value"):

@@ -16,8 +16,8 @@ from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
 from lmworks.models.transformer_arithmetic import (
     ERF_GELU,
+    activation_of,
     load_arithmetic,
-    read_arithmetic,
     set_activation,
     set_arithmetic,
 )
@@ -76,8 +76,8 @@ def build(
     _as_in_bert(model)
     if described is not None:
         set_arithmetic(model, described.arithmetic)
-    elif not load_arithmetic(model, Path(preset)) and (arithmetic := read_arithmetic(model)):
-        set_activation(model, arithmetic.activation)  # the head is new, and follows the layers
+    elif not load_arithmetic(model, Path(preset)) and (activation := activation_of(model)):
+        set_activation(model, activation)  # the head is new, and follows the layers
     return model
 
 

@@ -1,7 +1,8 @@
-"""Activation and layer-norm epsilon of BERT's and GPT-2's kind of model: set in it, read off it, kept beside its preset.
+"""Activation and norm epsilon that KerasHub takes for granted: set in a model, read off it, kept beside its preset.
 
-KerasHub's classes take both for granted (BERT: the tanh approximation of GELU) and its presets do not say them. A preset of
-ours says them in a file of its own, which plain KerasHub does not read: there the folder opens with KerasHub's activation.
+KerasHub's BERT and GPT-2 have an activation and epsilons that are no arguments (BERT: the tanh approximation of GELU), and its
+Gemma and Qwen 3 do not hand their epsilon on to every norm. A preset of ours says both in a file of its own, which plain
+KerasHub does not read: there the folder opens with KerasHub's own functions.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _REGISTERED_TANH_GELU = "keras_hub>gelu_approximate"
 class Arithmetic(NamedTuple):
     """What a model computes beyond its weights."""
 
-    activation: str
-    """Of the Transformer layers, a name of `canonical`."""
+    activation: str | None
+    """Of the Transformer layers, a name of `canonical`; none in families that have one only."""
     layer_norm_epsilon: float
-    """Of the backbone's layer norms."""
+    """Of the backbone's norms."""
     head_activation: str | None = None
     """Of a masked language model's head; none where the model has no such head."""
     head_layer_norm_epsilon: float | None = None
@@ -64,8 +65,8 @@ def function_of(activation: str) -> Callable[[Any], Any]:
     import keras_hub  # noqa: F401  registers its function
 
     if activation == TANH_GELU:
-        return keras.saving.get_registered_object(_REGISTERED_TANH_GELU)  # type: ignore[no-any-return]
-    return keras.activations.get(activation)  # type: ignore[no-any-return]
+        return keras.saving.get_registered_object(_REGISTERED_TANH_GELU)
+    return keras.activations.get(activation)
 
 
 def read_arithmetic(model: keras.Model) -> Arithmetic | None:
@@ -75,15 +76,15 @@ def read_arithmetic(model: keras.Model) -> Arithmetic | None:
         model: a task's model or a backbone.
 
     Returns:
-        None for models of other layers than KerasHub's `TransformerEncoder` and `TransformerDecoder`, whose presets say
-        all of it.
+        None for models whose presets say all of it, and those whose norms have KerasHub's own mixture of epsilons.
 
     Raises:
         UserError: the layers of the model differ.
     """
     layers, norms = _parts(model)
     if not layers:
-        return None
+        own = {float(norm.epsilon) for norm in norms}
+        return Arithmetic(None, own.pop()) if len(own) == 1 else None
     activations = {_name_of(layer._feedforward_intermediate_dense.activation) for layer in layers}
     epsilons = {float(norm.epsilon) for norm in norms}
     if len(activations) > 1 or len(epsilons) > 1:
@@ -102,6 +103,12 @@ def read_arithmetic(model: keras.Model) -> Arithmetic | None:
     )
 
 
+def activation_of(model: keras.Model) -> str | None:
+    """Returns the activation of a model's Transformer layers, where `read_arithmetic` reads one."""
+    arithmetic = read_arithmetic(model)
+    return arithmetic.activation if arithmetic else None
+
+
 def set_arithmetic(model: keras.Model, arithmetic: Arithmetic) -> None:
     """Makes a model compute so, in training, evaluation and every export.
 
@@ -111,6 +118,7 @@ def set_arithmetic(model: keras.Model, arithmetic: Arithmetic) -> None:
     """
     layers, norms = _parts(model)
     for layer in layers:
+        assert arithmetic.activation is not None
         layer.activation = function_of(arithmetic.activation)  # which `fused_transformer` takes
         layer._feedforward_intermediate_dense.activation = layer.activation
         layer.layer_norm_epsilon = arithmetic.layer_norm_epsilon
@@ -129,6 +137,12 @@ def set_activation(model: keras.Model, activation: str) -> None:
     arithmetic = read_arithmetic(model)
     assert arithmetic is not None
     set_arithmetic(model, arithmetic._replace(activation=activation, head_activation=activation))
+
+
+def hand_epsilon_on(model: keras.Model) -> None:
+    """Gives every norm of a backbone the epsilon that the backbone was given, where KerasHub's class forgets some."""
+    if type(model.backbone).__name__ in _FORGETFUL:
+        set_arithmetic(model, Arithmetic(None, model.backbone.layer_norm_epsilon))
 
 
 def copy_arithmetic(source: keras.Model, target: keras.Model) -> None:
@@ -172,8 +186,14 @@ _KERAS_HUB = {
     "BertBackbone": Arithmetic(TANH_GELU, 1e-12, ERF_GELU, 1e-5),
     "DistilBertBackbone": Arithmetic(ERF_GELU, 1e-12, ERF_GELU, 1e-5),
     "GPT2Backbone": Arithmetic(TANH_GELU, 1e-5),
+    # In the norms that the class forgets: those of queries and keys, and all but the last.
+    "Qwen3Backbone": Arithmetic(None, 1e-5),
+    "GemmaBackbone": Arithmetic(None, 1e-6),
+    "Gemma3Backbone": Arithmetic(None, 1e-6),
 }
 """What KerasHub computes by itself."""
+_FORGETFUL = ("Qwen3Backbone", "GemmaBackbone", "Gemma3Backbone")
+"""Classes that do not hand the epsilon that they are given on to every norm."""
 
 
 def unlike_keras_hub(model: keras.Model) -> list[str]:
@@ -191,14 +211,18 @@ def unlike_keras_hub(model: keras.Model) -> list[str]:
 
 
 def _parts(model: keras.Model) -> tuple[list[Any], list[Any]]:
-    """Transformer layers and layer norms of the backbone."""
+    """Transformer layers and norms of the backbone; none of a class that says all of it."""
     import keras
     import keras_hub
 
-    inside = list(getattr(model, "backbone", model)._flatten_layers(include_self=False))
+    backbone = getattr(model, "backbone", model)
+    inside = list(backbone._flatten_layers(include_self=False))
+    if type(backbone).__name__ in _FORGETFUL:
+        return [], [layer for layer in inside if isinstance(getattr(layer, "epsilon", None), float)]
     kinds = (keras_hub.layers.TransformerEncoder, keras_hub.layers.TransformerDecoder)
     layers = [layer for layer in inside if isinstance(layer, kinds)]
-    return layers, [layer for layer in inside if isinstance(layer, keras.layers.LayerNormalization)]
+    norms = [layer for layer in inside if isinstance(layer, keras.layers.LayerNormalization)]
+    return layers, norms if layers else []
 
 
 def _name_of(function: Callable[[Any], Any]) -> str:

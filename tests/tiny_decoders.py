@@ -9,7 +9,11 @@ from tests.models.test_sentencepiece import sentencepiece_model
 from tests.models.test_splitting import KINDS, checkpoint
 
 SIZES = {"num_layers": 2, "hidden_dim": 32, "intermediate_dim": 48, "num_query_heads": 4, "num_key_value_heads": 2}
-GEMMA = SIZES | {"head_dim": 16}
+# Off the classes' defaults, and large enough to show where they are lost.
+NORM = {"layer_norm_epsilon": 3e-3}
+ROPE = NORM | {"rope_max_wavelength": 500.0}
+SCALED = ROPE | {"rope_scaling_factor": 2.0}
+GEMMA = SIZES | NORM | {"head_dim": 16, "query_head_dim_normalize": False}
 SOFT = {
     "final_logit_soft_cap": 5.0,
     "attention_logit_soft_cap": 10.0,
@@ -18,19 +22,19 @@ SOFT = {
 }
 FAMILIES = {
     "GPT2": ("gpt2", {"num_layers": 2, "hidden_dim": 32, "intermediate_dim": 48, "num_heads": 4, "max_sequence_length": 64, "dropout": 0.0}),
-    "Llama3": ("llama3", SIZES),
-    "Llama": ("prefixed", SIZES),
-    "Mistral": ("prefixed", SIZES | {"sliding_window": 6}),
-    "Qwen": ("qwen2", SIZES),
-    "Qwen3": ("qwen2", GEMMA | {"tie_word_embeddings": False}),
+    "Llama3": ("llama3", SIZES | ROPE),
+    "Llama": ("prefixed", SIZES | ROPE),
+    "Mistral": ("prefixed", SIZES | SCALED | {"sliding_window": 6}),
+    "Qwen": ("qwen2", SIZES | SCALED),
+    "Qwen3": ("qwen2", SIZES | SCALED | {"head_dim": 16, "tie_word_embeddings": False}),
     "Gemma": ("unprefixed", GEMMA | SOFT | {"use_sliding_window_attention": True, "sliding_window_size": 6}),
-    "Gemma3": ("unprefixed", GEMMA | SOFT | {"image_size": None, "use_sliding_window_attention": True, "sliding_window_size": 6}),
+    "Gemma3": ("unprefixed", GEMMA | SOFT | {"image_size": None, "local_rope_scaling_factor": 2.0, "global_rope_scaling_factor": 4.0, "use_sliding_window_attention": True, "sliding_window_size": 6}),
     "SmolLM3": ("llama3", {
         "num_layers": 2, "hidden_dim": 32, "intermediate_dim": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
         "attention_bias": False, "attention_dropout": 0.0, "rope_layer_enabled_list": [True, False], "mlp_bias": False,
-        "layer_types": ["full_attention"] * 2, "layer_norm_epsilon": 1e-5, "max_position_embeddings": 128,
-        "rope_theta": 1e5, "partial_rotary_factor": 1.0}),
-    "Phi3": ("prefixed", SIZES),
+        "layer_types": ["full_attention"] * 2, "layer_norm_epsilon": 3e-3, "max_position_embeddings": 128,
+        "rope_theta": 500.0, "partial_rotary_factor": 1.0}),
+    "Phi3": ("prefixed", SIZES | ROPE),
 }  # fmt: skip
 
 

@@ -1,21 +1,25 @@
-"""Causal presets through all five stages: continued pretraining from a Hugging Face folder, a chat from a KerasHub folder."""
+"""Presets through all five stages: continued pretraining and a classifier from Hugging Face's folders, a chat from KerasHub's."""
 
 import json
 import shutil
 
 import keras_hub
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from lmworks.models.tokenizer import open_causal_pieces
+from lmworks.models.tokenizer import open_causal_pieces, open_tokenizer
+from lmworks.models.wordpiece import train_wordpiece
 from lmworks.pipeline.export.predict import Wish, continue_text, open_servable
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.tfx.artifacts import Sequences, read
+from tests.bert_reference import logits, write_bert
 from tests.conftest import lmworks
 from tests.pipeline.corpora import story
 from tests.pipeline.test_chat import _chats
 from tests.tiny_decoders import backbone, tokenizer_folder
+from tests.tiny_reviews import rows
 
 
 def _run(folder, recipe, rows, *settings):
@@ -118,3 +122,33 @@ def test_a_gemma_opens_with_kerashub_alone(gemma):
     assert isinstance(model.generate("Question", max_length=12), str)
     done = lmworks("predict", f"--servable={gemma}/export/servable", "--text=Question 900: which colour?", "--tokens=9")
     assert json.loads(done.stdout)["continuation"]
+
+
+def test_a_bert_computes_what_its_config_says_through_all_stages(tmp_path):
+    """Trained fused, evaluated, served and written: always the ReLU and the epsilon of the folder that it began with."""
+    table = rows(300)
+    write_bert(
+        tmp_path / "preset",
+        train_wordpiece([row["text"] for row in table], 120),
+        hidden_act="relu",
+        layer_norm_eps=1e-3,
+    )
+    run, _ = _run(
+        tmp_path, "classify", table, "preprocess.sequence_length=24", "evaluate.thresholds={accuracy: {min: 0.8}}",
+        "train={steps: 60, batch_size: 16, learning_rate: 0.003, precision: float32}", "export.formats=[saved_model,huggingface]",
+    )  # fmt: skip
+    stages = json.loads((run / "run.json").read_text())["stages"]
+    assert "gives the evaluated predictions" in stages["export"]["summary"]
+    predictions = pq.read_table(run / "evaluate/evaluation/predictions.parquet")
+    texts = pq.read_table(run / "ingest/examples/Split-test").select(["id", "text"]).to_pylist()
+    text_of = {row["id"]: row["text"] for row in texts}
+    tokenizer = open_tokenizer(run / "export/servable/huggingface")
+    packed = tokenizer.pack([text_of[name] for name in predictions.column("id").to_pylist()], sequence_length=24)
+    inputs = {name: np.array(value) for name, value in tokenizer.to_model_inputs(*packed).items()}
+    scores = np.stack(predictions.column("scores").to_numpy())
+    written = run / "export/servable/huggingface"
+    np.testing.assert_allclose(tf.nn.softmax(logits(written, inputs)), scores, atol=1e-5)
+    other = tf.nn.softmax(logits(written, inputs, hidden_act="gelu")).numpy()
+    assert np.abs(other - scores).max() > 1e-3, "the test could not fail"
+    card = (run / "export/servable/README.md").read_text()
+    assert "activation relu (not gelu_new); layer-norm epsilon 0.001 (not 1e-12)" in card
