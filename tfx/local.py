@@ -442,7 +442,10 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What of the key changed since the latest execution, as dotted config keys and input names."""
     old = {"config": before["config"], "external": before["external"]}
     old["inputs"] = {name: source["digest"] for name, source in before["inputs"].items()}
+    hidden = {name for name, digest in now["external"].items() if fingerprint.is_unknown(digest)}
     changed = [name.partition(".")[2] for name in _leaves(old, now)]
+    if changed and hidden.issuperset(changed):
+        return f"whether it changed cannot be found out: {', '.join(changed)}"
     return f"changed: {', '.join(changed)}" if changed else "changed: engine"
 
 
