@@ -193,7 +193,7 @@ class Registry(Section):
     image: str = "tensorflow/serving:2.21.0"
     """Container that serves it when it is deployed: TensorFlow Serving."""
     display_name: str | None = None
-    """Of the model, of which each registration makes a version; the config's name when not given."""
+    """Of the model, of which each registration makes a version; the run's name when not given."""
     default: bool = True
     """Whether the new version becomes the one that is used when none is named."""
 
@@ -245,3 +245,4 @@ class Platform(Section):
     train: Resources = Resources()
     evaluate: Resources = Resources()
     export: Resources = Resources()
+    push: Resources = Resources()

@@ -371,13 +371,41 @@ class Evaluate(Section):
     with different ones compare; the validation in training has training's own."""
 
 
-class Export(Section):
+class Servables(Section):
     """A blessed model to a servable."""
 
     formats: tuple[Literal["saved_model", "huggingface"], ...] = ("saved_model",)
     """What is written: the SavedModel, always; `huggingface`, a folder that `transformers` opens."""
-    push_to: str | None = None
-    """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
+
+
+def _repository(value: str) -> str:
+    if "://" in value:
+        import fsspec
+
+        scheme = value.partition("://")[0]
+        if scheme not in fsspec.available_protocols() or scheme in ("http", "https"):
+            raise ValueError(
+                f"{scheme}:// is of no store that files can be written to; {', '.join(_STORES)} are, for example"
+            )
+    return value.rstrip("/") or value
+
+
+_STORES = ("s3", "gs", "az", "file")
+"""What most people mean; fsspec knows more."""
+
+
+class Export(Servables):
+    """A blessed model to a servable, and where it is pushed."""
+
+    push_to: Annotated[str, AfterValidator(_repository)] | None = None
+    """Folder or URL of a TensorFlow Serving model repository: the blessed SavedModel, with its labels and model card, is
+    pushed there as `<push_to>/<run>/<version>/`, the run's name and the next number, unless the newest version is the same."""
+
+    @model_validator(mode="after")
+    def _safe(self) -> Export:
+        if self.push_to and re.search(r"://.*:.*@|://.*\?", self.push_to):  # told without the value, which is secret
+            raise ValueError("push_to: must not hold a password, a key or a `?`; credentials come from the environment")
+        return self
 
 
 def _name(value: str) -> str:
@@ -515,11 +543,19 @@ class EvaluateStage(Evaluate):
     task: Task
 
 
-class ExportStage(Export):
+class ExportStage(Servables):
     """What the component `export` is given."""
 
     task: Task
     name: Name
+
+
+class PushStage(Section):
+    """What the component `push` is given."""
+
+    push_to: str
+    name: Name
+    """Of the run, under which TensorFlow Serving finds the versions."""
 
 
 class RegisterStage(Registry):
