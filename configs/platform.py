@@ -199,7 +199,7 @@ class Registry(Section):
     image: str = "tensorflow/serving:2.21.0"
     """Container that serves it when it is deployed: TensorFlow Serving."""
     display_name: str | None = None
-    """Of the model, of which each registration makes a version; the config's name when not given."""
+    """Of the model, of which each registration makes a version; the run's name when not given."""
     default: bool = True
     """Whether the new version becomes the one that is used when none is named."""
 
@@ -258,3 +258,5 @@ class Platform(Section):
     """Resources of the stage `evaluate`."""
     export: Resources = Resources()
     """Resources of the stage `export`."""
+    push: Resources = Resources()
+    """Resources of the stage `push`."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
+import sys
 import sysconfig
 from typing import Annotated, Any, Literal
 
@@ -336,7 +338,7 @@ class Model(Section):
     """What is trained: a preset, or an architecture from scratch."""
 
     preset: Preset | None = None
-    """A KerasHub name, `hf://…`, `kaggle://…`, a folder in KerasHub or Hugging Face format,
+    """A KerasHub name, `hf://OWNER/NAME` with `@REVISION` or without, `kaggle://…`, a folder in KerasHub or Hugging Face format,
     `package://NAME==VERSION/MEMBER#sha256=HEX` or the same as an object."""
     architecture: Literal["bert", "gpt2"] | None = None
     """From scratch: the kind of model; needs `preprocess.tokenizer.train`."""
@@ -503,13 +505,41 @@ class Evaluate(Section):
     with different ones compare; the validation in training has training's own."""
 
 
-class Export(Section):
+class Servables(Section):
     """A blessed model to a servable."""
 
     formats: tuple[Literal["saved_model", "huggingface"], ...] = ("saved_model",)
     """What is written: the SavedModel, always; `huggingface`, a folder that `transformers` opens."""
-    push_to: str | None = None
-    """Folder of a TensorFlow Serving model repository: the servable appears as `<push_to>/<name>/<version>/`."""
+
+
+def _repository(value: str) -> str:
+    if "://" in value:
+        import fsspec
+
+        scheme = value.partition("://")[0]
+        if scheme not in fsspec.available_protocols() or scheme in ("http", "https"):
+            raise ValueError(
+                f"{scheme}:// is of no store that files can be written to; {', '.join(_STORES)} are, for example"
+            )
+    return value.rstrip("/") or value
+
+
+_STORES = ("s3", "gs", "az", "file")
+"""What most people mean; fsspec knows more."""
+
+
+class Export(Servables):
+    """A blessed model to a servable, and where it is pushed."""
+
+    push_to: Annotated[str, AfterValidator(_repository)] | None = None
+    """Folder or URL of a TensorFlow Serving model repository: the blessed SavedModel, with its labels and model card, is
+    pushed there as `<push_to>/<run>/<version>/`, the run's name and the next number, unless the newest version is the same."""
+
+    @model_validator(mode="after")
+    def _safe(self) -> Export:
+        if self.push_to and re.search(r"://.*:.*@|://.*\?", self.push_to):  # told without the value, which is secret
+            raise ValueError("push_to: must not hold a password, a key or a `?`; credentials come from the environment")
+        return self
 
 
 def check_name(value: str) -> str:
@@ -669,8 +699,15 @@ class TrainStage(Train):
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""
-        modules = (entry.partition(":")[0].replace(".", "/") for entry in self.callbacks)
-        return (*_folders(self.model.preset), *(f"{module}.py" for module in modules))
+        return (*_folders(self.model.preset), *map(_module_file, self.callbacks))
+
+
+def _module_file(entry: str) -> str:
+    """The file of a `module:name`: in the current folder, else on Python's path; where there is none, the name it would have."""
+    path = entry.partition(":")[0].replace(".", "/")
+    files = (f"{path}.py", f"{path}/__init__.py")
+    candidates = (os.path.join(folder, file) for folder in ("", *sys.path) for file in files)
+    return next(filter(os.path.isfile, candidates), files[0])
 
 
 class EvaluateStage(Evaluate):
@@ -679,11 +716,19 @@ class EvaluateStage(Evaluate):
     task: Task
 
 
-class ExportStage(Export):
+class ExportStage(Servables):
     """What the component `export` is given."""
 
     task: Task
     name: Name
+
+
+class PushStage(Section):
+    """What the component `push` is given."""
+
+    push_to: str
+    name: Name
+    """Of the run, under which TensorFlow Serving finds the versions."""
 
 
 class RegisterStage(Registry):

@@ -68,7 +68,8 @@ def _reach_hugging_face(preset: str) -> None:
     except OSError as error:
         reason = getattr(error, "reason", error)
         # Certificates are the client's own matter.
-        cached = isinstance(try_to_load_from_cache(preset.removeprefix(_HUGGING_FACE), "config.json"), str)
+        name, _, revision = preset.removeprefix(_HUGGING_FACE).partition("@")
+        cached = isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str)
         if not cached and not isinstance(reason, ssl.SSLError):
             raise UserError(
                 f"model.preset: {preset}: {constants.ENDPOINT} cannot be reached ({reason}); check the network, "

@@ -1,4 +1,4 @@
-"""The pipeline: five components and the wires between them."""
+"""The pipeline: five components, two more that publish a servable, and the wires between them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lmworks.configs.schema import (
     ExportStage,
     IngestStage,
     PreprocessStage,
+    PushStage,
     RegisterStage,
     Section,
     TrainStage,
@@ -18,19 +19,22 @@ from lmworks.pipeline.evaluate.component import evaluate
 from lmworks.pipeline.export.component import export
 from lmworks.pipeline.ingest.component import ingest
 from lmworks.pipeline.preprocess.component import preprocess
+from lmworks.pipeline.push.component import push
 from lmworks.pipeline.register.component import register
 from lmworks.pipeline.train.component import train
 from lmworks.tfx.component import Node
 
 
-def graph(config: Config, until: str | None = None, on_vertex: bool = False) -> list[Node]:
+def graph(config: Config, until: str | None = None, on_vertex: bool = False, run: str = "") -> list[Node]:
     """Wires the components; each is given its own section and beside it only the keys that it needs.
 
     Args:
         config: of the run.
         until: the last stage; all when not given.
         on_vertex: with what only Vertex AI has, a registry of models.
+        run: name of the run, under which its servable is published; the config's when not given.
     """
+    published = run or config.name
     task = config.task
     examples = Node(ingest, IngestStage(**_keys(config.ingest), task=task, chat=config.preprocess.chat))
     sequences = Node(
@@ -45,16 +49,19 @@ def graph(config: Config, until: str | None = None, on_vertex: bool = False) -> 
     evaluated = Node(evaluate, EvaluateStage(**_keys(config.evaluate), task=task), {**data, "model": trained["model"]})
     exported = Node(
         export,
-        ExportStage(**_keys(config.export), task=task, name=config.name),
+        ExportStage(formats=config.export.formats, task=task, name=config.name),
         {**data, "model": trained["model"], "evaluation": evaluated["evaluation"]},
         when=evaluated.name,
     )
     nodes = [examples, sequences, trained, evaluated, exported]
+    if config.export.push_to:
+        pushed = PushStage(push_to=config.export.push_to, name=published)
+        nodes.append(Node(push, pushed, {"servable": exported["servable"]}, when=evaluated.name))
     place = config.platform.vertex
     if on_vertex and place.register_model:
         settings = RegisterStage(
             **_keys(place.register_model),
-            name=config.name,
+            name=published,
             project=place.project,
             region=place.region,
             encryption_key=place.encryption_key,

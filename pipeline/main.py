@@ -153,7 +153,7 @@ def _execute(
     from lmworks.tfx.process import interrupt_on_sigterm
 
     interrupt_on_sigterm()
-    nodes = graph(config, until)
+    nodes = graph(config, until, run=name)
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
     record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}

@@ -19,8 +19,12 @@ def _fetched(preset: str) -> str:
     """The folder of a repository of the hub: all of it decides how texts and weights are read, more than KerasHub looks at."""
     from huggingface_hub import snapshot_download
 
-    name = preset.removeprefix(_HUB)
-    return open_preset(preset, lambda: snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_NOT_WANTED))
+    name, _, revision = preset.removeprefix(_HUB).partition("@")
+
+    def download() -> str:
+        return snapshot_download(name, revision=revision or None, allow_patterns=_WANTED, ignore_patterns=_NOT_WANTED)
+
+    return open_preset(preset, download)
 
 
 def local_preset(preset: Preset | None) -> str | None:

@@ -18,7 +18,7 @@ from lmworks.tfx.screen import Screen
 TARGETS = {"kubeflow": kubeflow.TARGET, "vertex": vertex.TARGET}
 
 
-def compile_for(target: str, config: Config, output: Path, until: str | None = None) -> list[Node]:
+def compile_for(target: str, config: Config, output: Path, until: str | None = None, run: str = "") -> list[Node]:
     """Writes the pipeline as one kind of cluster reads it.
 
     Args:
@@ -26,6 +26,7 @@ def compile_for(target: str, config: Config, output: Path, until: str | None = N
         config: of the run.
         output: the YAML file.
         until: the last stage; all when not given.
+        run: name of the run; the config's when not given.
 
     Returns:
         The stages.
@@ -33,7 +34,7 @@ def compile_for(target: str, config: Config, output: Path, until: str | None = N
     Raises:
         ConfigError: the cluster does not have what `platform` asks.
     """
-    nodes = graph(config, until, on_vertex=target == "vertex")
+    nodes = graph(config, until, on_vertex=target == "vertex", run=run)
     pipeline_spec.write(nodes, config.name, config.platform, TARGETS[target], output)
     return nodes
 
@@ -56,7 +57,7 @@ def submit(target: str, config: Config, name: str, until: str | None = None) -> 
         Fault: the cluster does not answer, or does not take it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        place, package, nodes = _prepare(target, config, until, Path(folder))
+        place, package, nodes = _prepare(target, config, name, until, Path(folder))
         return place.submit(str(package), name), nodes
 
 
@@ -68,18 +69,20 @@ def schedule(target: str, config: Config, name: str, cron: str, until: str | Non
     """
     when = cluster.cron_of(cron)
     with tempfile.TemporaryDirectory() as folder:
-        place, package, _ = _prepare(target, config, until, Path(folder))
+        place, package, _ = _prepare(target, config, name, until, Path(folder))
         return place.schedule(str(package), name, when)
 
 
-def _prepare(target: str, config: Config, until: str | None, folder: Path) -> tuple[cluster.Cluster, Path, list[Node]]:
+def _prepare(
+    target: str, config: Config, name: str, until: str | None, folder: Path
+) -> tuple[cluster.Cluster, Path, list[Node]]:
     """The cluster, and the compiled pipeline; what is wrong with the config is told before the cluster is asked."""
     package = folder / "pipeline.yaml"
     # Imported here: each needs its own client.
     if target == "kubeflow":
         from lmworks.tfx.kubeflow_client import KubeflowCluster
 
-        nodes = compile_for(target, config, package, until)
+        nodes = compile_for(target, config, package, until, name)
         return KubeflowCluster(config.platform.kubeflow, config.name), package, nodes
     from lmworks.tfx.vertex_client import VertexCluster, in_place
 
@@ -90,7 +93,7 @@ def _prepare(target: str, config: Config, until: str | None, folder: Path) -> tu
         )
     place = in_place(config.platform.vertex)
     config = config.model_copy(update={"platform": config.platform.model_copy(update={"vertex": place})})
-    nodes = compile_for(target, config, package, until)
+    nodes = compile_for(target, config, package, until, name)
     return VertexCluster(place), package, nodes
 
 

@@ -114,6 +114,10 @@ class Registration(Artifact):
     """`<version>/`, a SavedModel as TensorFlow Serving reads it, and `registration.json`, where it is registered."""
 
 
+class Pushed(Artifact):
+    """`pushed.json`: where a servable stands in a model repository, and as which version."""
+
+
 def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> dict[str, Any]:
     """Makes a folder an artifact: digests its files, writes `artifact.json` last, durably.
 
@@ -186,7 +190,7 @@ def parse_manifest(content: bytes) -> dict[str, Any] | None:
 def execution_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record of the execution that made an artifact; None where it lacks what an execution is found again by."""
     record = manifest["execution"]
-    fields = {"id": str, "component": str, "key": str, "finished": float | int, "outputs": list}
+    fields: dict[str, Any] = {"id": str, "component": str, "key": str, "finished": float | int, "outputs": list}
     fields |= dict.fromkeys(("config", "inputs", "external", "code", "versions"), dict)
     if not has_fields(record, fields):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,6 +70,15 @@ class Component:
             for output, kind in self.outputs.items()
             for name, title in kind.views.items()
         }
+
+    @property
+    def holds(self) -> Callable[..., str] | None:
+        """The function `holds` beside the component, of one whose work stands outside the store.
+
+        It takes the config and the published outputs, and says why the work has to be done again: empty where it still
+        stands. Without it an execution is as good as its artifacts.
+        """
+        return getattr(sys.modules[self.function.__module__], "holds", None)
 
     def __call__(self, **arguments: Any) -> Any:
         """Calls the function: in a test, or by launch."""

@@ -162,8 +162,14 @@ def _current_digest(module: str) -> str:
     return _source_digest(spec.origin) if spec and spec.origin else "absent"
 
 
-@functools.cache
 def _source_digest(path: str) -> str:
+    """Digest of a module's content, without comments and docstrings."""
+    status = os.stat(path)
+    return _digest_of_source(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.cache
+def _digest_of_source(path: str, *status: int) -> str:
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -217,23 +217,36 @@ class LocalRunner:
                 why = why or ("its result is damaged" if folder.is_dir() else "its result was deleted")
                 metadata.forget(folder)
                 continue
-            code, versions = fingerprint.changed_code(record["code"]), fingerprint.changed_versions(record["versions"])
-            if not code and not versions:
+            gone = self._why_not(node, folder, record)
+            if not gone:
                 return folder, "nothing changed"
-            why = why or f"changed: {', '.join([*code, *versions])}"
+            why = why or gone
         if self._remote:
             for name, record in self._remote.executions(node.name, key):
-                code, versions = (
-                    fingerprint.changed_code(record["code"]),
-                    fingerprint.changed_versions(record["versions"]),
-                )
-                if not code and not versions:
-                    return self.root / "store" / node.name / name, "nothing changed"
-                why = why or f"changed: {', '.join([*code, *versions])}"
+                folder = self.root / "store" / node.name / name
+                gone = self._why_not(node, folder, record)
+                if not gone:
+                    return folder, "nothing changed"
+                why = why or gone
         if not why:
             before = next((record for _, record in metadata.executions(node.component.entry)), None)
             why = _difference(before, now) if before else "first time"
         return None, why
+
+    def _why_not(self, node: Node, folder: Path, record: dict[str, Any]) -> str:
+        """Why an execution cannot be reused, though it has the right key; empty where it can."""
+        code, versions = fingerprint.changed_code(record["code"]), fingerprint.changed_versions(record["versions"])
+        if code or versions:
+            return f"changed: {', '.join([*code, *versions])}"
+        if node.component.holds is None:
+            return ""
+        manifests = {name: self._manifest(folder, name) for name in node.component.outputs}
+        outputs = {
+            name: kind(folder / name, manifest["properties"], digest=manifest["digest"])
+            for name, kind in node.component.outputs.items()
+            if (manifest := manifests[name])
+        }
+        return node.component.holds(node.config, **outputs)
 
     def _adopt(self, stage: str, key: str, metadata: Metadata) -> Path | None:
         """Takes over what a killed run had finished but not renamed, and clears what it had not finished."""
@@ -442,7 +455,10 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What of the key changed since the latest execution, as dotted config keys and input names."""
     old = {"config": before["config"], "external": before["external"]}
     old["inputs"] = {name: source["digest"] for name, source in before["inputs"].items()}
+    hidden = {name for name, digest in now["external"].items() if fingerprint.is_unknown(digest)}
     changed = [name.partition(".")[2] for name in _leaves(old, now)]
+    if changed and hidden.issuperset(changed):
+        return f"whether it changed cannot be found out: {', '.join(changed)}"
     return f"changed: {', '.join(changed)}" if changed else "changed: engine"
 
 

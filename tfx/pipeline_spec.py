@@ -165,9 +165,11 @@ class _Builder:
         set_now = {key: given[f"{node.name}_{key}"] for key in keys}
         task = _container(node.component, list(keys), self._platform.image)(**{CONFIG: config}, **set_now, **artifacts)
         asked = self._resources[node.name]
-        # A stage without inputs reads what is named at submission, if not already in the config.
+        # A stage without inputs reads what is named at submission, if not already in the config; and the cluster does not
+        # look at what stands outside.
         reads_elsewhere = not node.inputs or bool(getattr(node.config, "external", tuple)())
-        task.set_caching_options(not reads_elsewhere if asked.cache is None else asked.cache)
+        depends = reads_elsewhere or node.component.holds is not None
+        task.set_caching_options(not depends if asked.cache is None else asked.cache)
         if asked.cpu:
             task.set_cpu_limit(asked.cpu)
         if asked.memory:

@@ -66,28 +66,29 @@ class Store:
     Args:
         url: `s3://bucket/folder`, for example.
         screen: where progress is told.
+        key: flag or key of the config that names the URL, for errors.
 
     Raises:
         ConfigError: the URL holds a secret, or is of a kind that is not known.
         UserError: its package is not installed.
     """
 
-    def __init__(self, url: str, screen: Screen) -> None:
+    def __init__(self, url: str, screen: Screen, key: str = "--root") -> None:
         import fsspec
 
         if re.search(r"://.*:.*@|\?", url):  # a secret key may hold a `/`, and a signature stands behind `?`
             raise ConfigError(
-                "--root: the URL must not hold a password, a key or a `?`; credentials come from the environment"
+                f"{key}: the URL must not hold a password, a key or a `?`; credentials come from the environment"
             )
         self.url, self._screen = url.rstrip("/"), screen
         try:
             self.system, self.path = fsspec.core.url_to_fs(self.url)
         except ValueError as error:
-            raise ConfigError(f"--root={url}: {error}") from None
+            raise ConfigError(f"{key}={url}: {error}") from None
         except ImportError as error:
             extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(url.partition("://")[0])
             told = f"pip install 'lmworks[{extra}]'" if extra else str(error)
-            raise UserError(f"--root={url}: needs a package that is not installed: {told}") from None
+            raise UserError(f"{key}={url}: needs a package that is not installed: {told}") from None
 
     def check(self, write: bool = True) -> None:
         """Finds out before any work is done whether files can be read.
@@ -113,6 +114,25 @@ class Store:
     def _pipe(self, name: str, content: bytes) -> None:
         self._folder_of(name)
         self.system.pipe_file(f"{self.path}/{name}", content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a small file that does not exist; False where it does. Stores without such a call overwrite it.
+
+        Raises:
+            UserError: the store did not take it.
+        """
+
+        def call() -> None:
+            self._folder_of(name)
+            self.system.pipe_file(f"{self.path}/{name}", content, mode="create")
+
+        try:
+            self._patiently(name, call)
+        except FileExistsError:
+            return False
+        except FileNotFoundError as error:  # the bucket
+            raise UserError(f"{self.url}: {_said(error)}") from None
+        return True
 
     def read(self, name: str) -> bytes | None:
         """The content of a small file; None where there is none."""
@@ -259,7 +279,7 @@ class Store:
         for left in range(_TRIES - 1, -1, -1):
             try:
                 return call()
-            except (FileNotFoundError, UserError):
+            except (FileNotFoundError, FileExistsError, UserError):
                 raise
             except Exception as error:  # of any store: what does not pass is told, everything else may
                 if getattr(error, "errno", None) == errno.ENOSPC:

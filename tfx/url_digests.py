@@ -61,7 +61,7 @@ def hub_commit(url: str) -> str:
         if constants.is_offline_mode():
             raise OSError("offline")
         return str(HfApi().repo_info(place.id, repo_type=place.type, revision=revision, timeout=30).sha)
-    except (OSError, RuntimeError):
+    except Exception:  # of its client or of the client's HTTP library
         folder = file_download.repo_folder_name(repo_id=place.id, repo_type=place.type)
         cached = Path(constants.HF_HUB_CACHE, folder)
         if (cached / "snapshots" / revision).is_dir():

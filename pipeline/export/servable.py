@@ -1,10 +1,8 @@
-"""Servables of every task: saved, proved in a fresh process, described, pushed."""
+"""Servables of every task: saved, proved in a fresh process, described."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 import uuid
 from collections.abc import Callable
@@ -29,7 +27,7 @@ def write_servable(
     evaluation: Evaluation,
     servable: Servable,
 ) -> None:
-    """Exports, proves, writes the model card, and pushes where that is asked."""
+    """Exports, proves, and writes the model card."""
     folder = servable.path / SAVED_MODEL
     described = saver_of(config)(examples, sequences, model, folder)
     derive_uuid(folder)
@@ -47,8 +45,6 @@ def write_servable(
         "summary": f"SavedModel gives the evaluated predictions on {proof['rows']:,} rows "
         f"(largest difference {proof['largest_difference']:.1e})",
     }
-    if config.push_to:
-        push(folder, Path(config.push_to) / config.name)
 
 
 def saver_of(config: ExportStage) -> Callable[..., Described]:
@@ -91,25 +87,3 @@ def prove(
             f"{found['rows']:,} rows of {split}: {shown}"
         )
     return found
-
-
-def push(saved_model: Path, target: Path) -> Path:
-    """Copies a SavedModel into TensorFlow Serving's layout as the next version, in one step.
-
-    Returns:
-        `<target>/<version>`.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    draft = target / f".draft-{uuid.uuid4().hex[:8]}"
-    shutil.copytree(saved_model, draft)
-    version = 1 + max((int(path.name) for path in target.iterdir() if path.name.isdigit()), default=0)
-    while True:
-        try:
-            # A rename onto an existing, non-empty folder fails: two pushes at once get two versions.
-            os.rename(draft, target / str(version))
-            return target / str(version)
-        except OSError:
-            if not (target / str(version)).exists():
-                shutil.rmtree(draft, ignore_errors=True)
-                raise
-            version += 1

@@ -228,9 +228,17 @@ def test_lineage(tiny):
 def test_push_makes_the_next_version(copy, tmp_path):
     target = tmp_path / "models"
     (target / "tiny" / "6").mkdir(parents=True)
-    done = lmworks("run", "--config=configs/tiny.yaml", f"--root={copy}", f"--set=export.push_to={target}")
+    arguments = ["run", "--config=configs/tiny.yaml", f"--root={copy}", f"--set=export.push_to={target}"]
+    done = lmworks(*arguments)
     assert done.returncode == 0, done.stderr
     assert (target / "tiny" / "7" / "saved_model.pb").exists()
+    assert json.loads((target / "tiny" / "7" / "assets.extra" / "labels.json").read_text()) == ["negative", "positive"]
+    assert statuses(copy) == dict.fromkeys(STAGES, "cached") | {"push": "made"}  # the SavedModel is not built again
+    done = lmworks(*arguments, "--run=friday")
+    assert done.returncode == 0, done.stderr
+    assert (target / "friday" / "1" / "saved_model.pb").exists()
+    done = lmworks("predict", f"--servable={target / 'friday' / '1'}", "--text=The film was great.")
+    assert json.loads(done.stdout)["label"] == "positive"
 
 
 def test_runs_lists_and_shows(tiny):

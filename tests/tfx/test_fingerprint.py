@@ -38,3 +38,14 @@ def test_external_files_count_by_content(tmp_path):
     first = fingerprint.external(config)
     path.write_text("b")
     assert len({str(one) for one in (absent, first, fingerprint.external(config))}) == 3
+
+
+def test_code_that_changes_while_the_runner_works_is_seen(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("VALUE = 1\n")
+    before = fingerprint._source_digest(str(path))
+    draft = tmp_path / "draft.py"
+    draft.write_text("VALUE = 2\n")
+    os.utime(draft, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    draft.replace(path)
+    assert fingerprint._source_digest(str(path)) != before

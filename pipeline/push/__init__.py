@@ -1,0 +1,1 @@
+"""A servable to a version in a model repository of TensorFlow Serving."""
