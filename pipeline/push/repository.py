@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.paths import expand
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Store
 
@@ -56,7 +57,7 @@ def repository_of(push_to: str, name: str) -> Repository:
     Raises:
         UserError: a package for this kind of store is missing.
     """
-    place = f"{push_to.removeprefix('file://').rstrip('/')}/{name}"
+    place = f"{expand(push_to, 'export.push_to').removeprefix('file://').rstrip('/')}/{name}"
     return _Bucket(place) if "://" in place else _Folder(place)
 
 
