@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,13 +51,14 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     tally = Tally()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
+    notices: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
     with ExitStack() as stack:
         rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
         repairs = stack.enter_context(_Record(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
         for name, source in given.items():
-            for row in read_rows(config, source, f"ingest.{name}"):
+            for row in read_rows(config, source, f"ingest.{name}", notices):
                 try:
                     values, changed = _example(config, source, row)
                 except _Left as left:
@@ -76,6 +78,8 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     settle(list(tables.values()), types)
     refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
     read = tally.total + refused
+    for notice in notices.values():
+        print(f"ingest: {notice}", file=sys.stderr, flush=True)
     _judge(config, read, reasons, first)
     labels = _labels(config, tally) if label else []
     rows = {name: tally.rows(name) for name in SPLITS}
@@ -98,7 +102,8 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
         + (f" rows, {len(labels)} classes" if label else f" documents, {tally.characters():,} characters")
         + f", {refused:,} refused"
         + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else "")
-        + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else ""),
+        + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else "")
+        + "".join(f"; {notice}" for notice in notices.values()),
     }
     write_statistics(statistics.path, tally, labels, dict(reasons))
 

@@ -32,7 +32,7 @@ def read_parquet(file: str, stream: IO[bytes], columns: FileColumns) -> Iterator
         table = pq.ParquetFile(stream)
         written = table.schema_arrow.names
         names = columns.of_file(written)
-        named = [place for place, name in enumerate(written) if name in columns.named.values()]
+        named = [place for place, name in enumerate(written) if name in columns.python]
         rest = [place for place in range(len(names)) if place not in named]
         for batch in table.iter_batches(_rows_at_once(table)):
             kept = [_known(batch.column(place)) for place in rest]
