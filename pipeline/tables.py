@@ -164,4 +164,6 @@ def read_batches(
         else:
             with pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
-                    yield from file.iter_batches(batch_size, [group], list(columns) if columns else None)
+                    for batch in file.iter_batches(batch_size, [group], list(columns) if columns else None):
+                        # Parquet takes `text.raw` for a part of `text`, and reads it too.
+                        yield batch.select(list(columns)) if columns else batch

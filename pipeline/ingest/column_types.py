@@ -16,7 +16,9 @@ JSON_TEXT = {b"content": b"json"}
 """Metadata of a string column whose cells are JSON, each for itself, because their types have nothing in common."""
 _DEEPEST = 16
 """Levels of lists and structs beyond which a column becomes JSON text."""
-_MOST_COLUMNS = 1000
+_MOST_KEYS = 1000
+"""Columns that appear after the first rows, or that nearly no row has, beyond which keys are taken for data."""
+_FILLED = 0.1
 
 
 class ColumnTypes:
@@ -28,6 +30,7 @@ class ColumnTypes:
 
     def __init__(self) -> None:
         self._fields: dict[str, pa.Field] = {}
+        self._late = 0
 
     @property
     def schema(self) -> pa.Schema:
@@ -71,6 +74,10 @@ class ColumnTypes:
         self._fields[column] = _json_field(column)
 
     def _widen(self, batch: pa.RecordBatch) -> None:
+        late = [name for name in batch.schema.names if name not in self._fields] if self._fields else []
+        self._late += len(late)
+        if self._late > _MOST_KEYS:
+            raise _too_many(late)
         for field in batch.schema:
             known = self._fields.get(field.name)
             if known is None or pa.types.is_null(known.type):
@@ -79,11 +86,6 @@ class ColumnTypes:
                 is_json = JSON_TEXT in (known.metadata, field.metadata)
                 common = None if is_json else common_type(known.type, field.type)
                 self._fields[field.name] = _json_field(field.name) if common is None else pa.field(field.name, common)
-        if len(self._fields) > _MOST_COLUMNS:
-            raise UserError(
-                f"ingest: the sources have more than {_MOST_COLUMNS:,} columns ({', '.join(itertools.islice(self._fields, 4))}, "
-                "…); put keys that differ from row to row into an object of their own"
-            )
 
 
 class MisfitError(Exception):
@@ -142,8 +144,13 @@ def batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
 
     Args:
         rows: values as JSON has them.
+
+    Raises:
+        UserError: nearly every row has keys of its own.
     """
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) > _MOST_KEYS and sum(map(len, rows)) < _FILLED * len(names) * len(rows):
+        raise _too_many(list(names))
     arrays, fields = [], []
     for name in names:
         cells = [row.get(name) for row in rows]
@@ -151,6 +158,13 @@ def batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         fields.append(_json_field(name) if kind is None else pa.field(name, kind))
         arrays.append(pa.array(map(_json, cells), pa.string()) if kind is None else pa.array(cells, kind))
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _too_many(names: Sequence[str]) -> UserError:
+    return UserError(
+        f"ingest: the rows have more than {_MOST_KEYS:,} different columns, such as {', '.join(names[-3:])}; "
+        "put keys that differ from row to row into an object of their own"
+    )
 
 
 def type_of(cells: Sequence[Any], depth: int = 0) -> pa.DataType | None:

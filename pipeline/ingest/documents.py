@@ -30,7 +30,11 @@ def read_documents(
         byte_range: the bytes `[begin, end)` that are read; all when None.
         columns: make the rows.
     """
-    if b"\0" in content.head and not encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
+    if (
+        separator is None
+        and b"\0" in content.head
+        and not encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32"))
+    ):
         yield columns.refused(1, "no text: a binary file (it holds zero bytes)")
         return
     lines: IO[str]

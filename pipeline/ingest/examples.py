@@ -56,13 +56,14 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     tally = Tally()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
+    notices: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
     with ExitStack() as stack:
         rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
         repairs = stack.enter_context(_Record(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
         for name, source in given.items():
-            for row in read_rows(config, source, f"ingest.{name}"):
+            for row in read_rows(config, source, f"ingest.{name}", notices):
                 try:
                     values, changed = _example(config, source, row)
                 except _Left as left:
@@ -82,6 +83,8 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     settle(list(tables.values()), types)
     refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
     read = tally.total + refused
+    warnings = [*notices.values()]
+    _say(warnings)  # they may explain why rows are refused
     _judge(config, read, reasons, first)
     if label and (moves := tally.carve([name for name, share in carved.items() if share])):
         move_rows(examples.path, moves)
@@ -98,11 +101,11 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
             if label and len(labels) == tally.total:
                 fix = f"each row has a class of its own in column {label!r}: is it an id? set ingest.label"
             raise UserError(f"ingest: the split {name} is empty; {fix}")
-    warnings = class_notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
+    of_classes = class_notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
     conflicts = {name: tally.conflicts(name) for name in SPLITS} if label else {}
-    warnings += [of.notice(name) for name, of in conflicts.items() if of.texts]
-    for warning in warnings:
-        print(f"ingest: {warning}", file=sys.stderr, flush=True)
+    of_classes += [of.notice(name) for name, of in conflicts.items() if of.texts]
+    _say(of_classes)
+    warnings += of_classes
     examples.properties |= {
         "text": config.text,
         "text_b": config.text_b,
@@ -119,6 +122,11 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     }
     worst = worst_conflicts(examples.path, tally, _texts(config)) if label else []
     write_statistics(statistics.path, tally, labels, dict(reasons), warnings, worst)
+
+
+def _say(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"ingest: {warning}", file=sys.stderr, flush=True)
 
 
 class _Record:

@@ -23,20 +23,21 @@ _FORMATS: dict[str, Format] = {
 }  # fmt: skip
 
 
-def read_rows(config: IngestStage, source: Source, key: str) -> Iterator[Row]:
+def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
     """All rows of a source, in order.
 
     Args:
         config: of the stage.
         source: which rows.
         key: of the config that names the source, for errors.
+        notices: gets what is no error and should be known, by key.
 
     Raises:
         UserError: a file cannot be read, or lacks a column; names file, key and fix.
     """
     for file in files_of(source, key):
         try:
-            yield from _rows_of(file, config, source, key)
+            yield from _rows_of(file, config, source, key, notices)
         except ForeignContentError as error:
             raise UserError(f"{key}: {file.path}: is {error}") from error
         except (EOFError, zlib.error, lzma.LZMAError) as error:
@@ -54,8 +55,8 @@ def read_rows(config: IngestStage, source: Source, key: str) -> Iterator[Row]:
             raise UserError(f"{key}: {file.path}: cannot be read: {error.strerror or error}") from error
 
 
-def _rows_of(file: File, config: IngestStage, source: Source, key: str) -> Iterator[Row]:
-    columns = FileColumns(config, source, key, file)
+def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
+    columns = FileColumns(config, source, key, file, notices)
     with ExitStack() as stack:
         try:
             content = stack.enter_context(open_content(file.path, "" if source.package else source.member))

@@ -46,17 +46,17 @@ class FileColumns:
         source: of the file.
         key: of the config that names the source, for errors.
         file: the file.
+        notices: what readers point out, by key; of a source, the first.
     """
 
-    def __init__(self, config: IngestStage, source: Source, key: str, file: File) -> None:
-        self._config, self._key, self._file = config, key, file
-        self.named = config.named_columns(config.task)
-        """Columns that must be there, by the key that names them."""
-        self.python = {*self.named.values()}
-        """Columns that become text, whose cells are needed as Python values."""
+    def __init__(self, config: IngestStage, source: Source, key: str, file: File, notices: dict[str, str]) -> None:
+        self._config, self._key, self._file, self._notices = config, key, file, notices
+        self._named = config.named_columns(config.task)
+        self.python = {*self._named.values()}
+        """Columns whose cells are Python values in every row, because they become text; others may stay Arrow's."""
         if config.chat:
             self.python |= columns_with_turns(config)
-            del self.named["text"]  # a conversation may stand in other columns
+            del self._named["text"]  # a conversation may stand in other columns
         self._extra = {"file": file.name, "folder": file.name.rpartition("/")[0].partition("/")[0]} if file.name else {}
         self._chosen = source.format is not None or config.format is not None
         self._names: dict[tuple[str, ...], tuple[list[str], str]] = {}
@@ -109,7 +109,7 @@ class FileColumns:
         """The first missing column that the config names, those that there are, and the nearest."""
         if self._config.chat and (lack := lacking(self._config, names)):
             return lack
-        wanted = {**self.named, **({"id": self._config.id} if self._config.id else {})}
+        wanted = {**self._named, **({"id": self._config.id} if self._config.id else {})}
         for key, name in wanted.items():
             if name not in names and name not in self._extra:
                 near = difflib.get_close_matches(name, names, n=1)
@@ -121,6 +121,8 @@ class FileColumns:
 
     def _delimiter(self, names: Sequence[str]) -> str:
         """The character that cuts a header of one field into the columns that are missing."""
+        if len(names) == 1 and names[0].startswith("sep="):
+            return "; the first line is Excel's: remove it, and set ingest.delimiter to what it names"
         for delimiter in _DELIMITERS:
             if len(names) == 1 and not self._lack([name.strip('" ') for name in names[0].split(delimiter)]):
                 shown = json.dumps(delimiter)
@@ -174,6 +176,10 @@ class FileColumns:
         own = self._config.id
         extra = {(SOURCE_ID if name == own else name): value for name, value in self._extra.items()}
         return row._replace(values={**row.values, **extra})
+
+    def notice(self, message: str) -> None:
+        """Points out what is no error."""
+        self._notices.setdefault(self._key, message)
 
     def refused(self, number: int, reason: str) -> Row:
         """A row that cannot be read."""

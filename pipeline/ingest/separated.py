@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lmworks.configs.errors import UserError
@@ -47,7 +46,7 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
     for number, values in lines:
         rows += 1
         if not dialect.quoted:
-            quoted += _has_quoted(values)
+            quoted += any(map(_is_quoted, values))
         if len(values) != len(names):
             yield columns.refused(number, f"{len(values)} fields where the header has {len(names)}")
         elif values == header:
@@ -55,9 +54,10 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
         else:
             yield columns.row(number, names, values, encoding)
     if quoted and quoted >= _QUOTED_SHARE * rows:
-        logging.warning(
-            "%s: %s of %s rows have a field in double quotes, which are kept as text; if they only enclose the field, set "
-            "ingest.quoting: standard", file, f"{quoted:,}", f"{rows:,}")  # fmt: skip
+        columns.notice(
+            f"{quoted:,} of {rows:,} rows of {file} have a field that begins with a quote, which is kept as text; "
+            "if quotes only enclose fields, set ingest.quoting: standard"
+        )
 
 
 def _quoted_lines(file: str, text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -84,9 +84,9 @@ def _plain_lines(text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]
             yield number, content.split(delimiter)
 
 
-def _has_quoted(values: Sequence[str]) -> bool:
-    """Whether a field is enclosed in quotes as a writer of csv does it: those inside are doubled."""
-    return any(
-        value[:1] == '"' and len(value) > 1 and value[-1] == '"' and '"' not in value[1:-1].replace('""', "")
-        for value in values
-    )
+def _is_quoted(value: str) -> bool:
+    """Whether a field begins with a quote as a writer of csv puts it: it encloses the field, or is closed in a later line."""
+    if value[:1] != '"':
+        return False
+    enclosed = len(value) > 1 and value[-1] == '"' and '"' not in value[1:-1].replace('""', "")
+    return enclosed or value.count('"') % 2 == 1

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.ingest.column_types import JSON_TEXT
+from lmworks.pipeline.tables import read_batches
 from tests.pipeline.ingesting import all_rows, batches_of, ingested, rejects, scratch, split_of, trained_on
 
 FAST = settings(max_examples=40, deadline=None)
@@ -365,7 +366,28 @@ def test_labels_of_any_type_become_text(tmp_path, labels, expected):
     assert examples.properties["labels"] == expected
 
 
-def test_more_columns_than_a_table_can_have_are_refused(tmp_path):
+@pytest.mark.parametrize("batch", [8192, 100])
+def test_keys_that_are_data_are_refused(tmp_path, batch):
     rows = [{"text": "a", f"key {number}": 1} for number in range(1200)]
-    with pytest.raises(UserError, match="more than 1,000 columns"):
+    with batches_of(batch), pytest.raises(UserError, match=r"more than 1,000 different columns, such as key \d+, key"):
         trained_on(tmp_path, jsonl(tmp_path / "a.jsonl", rows))
+
+
+def test_a_wide_table_is_no_fault(tmp_path):
+    names = [f"n{number}" for number in range(1500)]
+    jsonl(tmp_path / "a.jsonl", [{"text": "a", **dict.fromkeys(names, 1)}])
+    pq.write_table(
+        pa.table({"text": ["a"], **{name: pa.nulls(1, pa.int8()) for name in names}}), tmp_path / "a.parquet"
+    )
+    assert split_of(trained_on(tmp_path, tmp_path / "a.parquet"), "train").num_columns == 1502
+    assert split_of(trained_on(tmp_path, tmp_path / "a.jsonl"), "train").num_columns == 1502
+
+
+def test_columns_without_a_name_or_with_points_in_it(tmp_path):
+    rows = [{"text.raw": 7, "text": "a", "": 1, "a.b": [2], "a": "c"}]
+    examples = trained_on(tmp_path, jsonl(tmp_path / "a.jsonl", rows))
+    assert split_of(examples, "train").drop_columns("id").to_pylist() == rows
+    for columns in (["text"], ["a", "text"], ["a.b"], [""]):  # Parquet reads `text.raw` as well where `text` is named
+        (batch,) = read_batches(examples, "train", columns)
+        assert batch.to_pylist() == [{name: rows[0][name] for name in columns}]
+        assert batch.schema.names == columns

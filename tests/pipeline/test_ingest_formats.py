@@ -4,8 +4,8 @@ import bz2
 import gzip
 import io
 import json
-import logging
 import lzma
+import re
 import zipfile
 
 import pyarrow as pa
@@ -277,20 +277,19 @@ def test_the_delimiter_is_guessed_in_the_error_and_taken_from_the_key(tmp_path, 
     assert texts(tmp_path, {"path": str(path), "delimiter": delimiter}) == [row["text"] for row in ROWS]
 
 
-QUOTED = 'text\tn\n"said ""no""\tand\nleft"\t1\nplain\t2\n'
-
-
-def test_quotes_of_a_tsv_are_kept_noticed_and_read_by_a_key(tmp_path, caplog):
+def test_quotes_of_a_tsv_are_kept_noticed_and_read_by_a_key(tmp_path, capsys):
     literal = written(tmp_path / "a.tsv", 'text\tn\n"said ""no"""\t1\nplain\t2\n"open\t3\n')
-    with caplog.at_level(logging.WARNING):
-        assert texts(tmp_path, literal) == ['"said ""no"""', "plain", '"open']
-    assert "1 of 3 rows have a field in double quotes" in caplog.text
-    assert "ingest.quoting: standard" in caplog.text
-    caplog.clear()
-    path = written(tmp_path / "b.tsv", QUOTED)
+    examples = trained_on(tmp_path, literal)
+    assert split_of(examples, "train")["text"].to_pylist() == ['"said ""no"""', "plain", '"open']
+    words = "2 of 3 rows of .*a.tsv have a field that begins with a quote, .* set ingest.quoting: standard"
+    assert re.search(words, capsys.readouterr().err)
+    assert re.search(words, examples.properties["summary"])
+    path = written(tmp_path / "b.tsv", 'text\tn\n"said ""no""\tand\nleft"\t1\nplain\t2\n')
     assert texts(tmp_path, path, quoting="standard") == ['said "no"\tand\nleft', "plain"]
     assert texts(tmp_path, {"path": str(path), "quoting": "standard"}) == ['said "no"\tand\nleft', "plain"]
-    assert not caplog.text
+    capsys.readouterr()
+    assert texts(tmp_path, path) == ['"said ""no""', 'left"', "plain"]
+    assert "ingest.quoting" in capsys.readouterr().err
 
 
 def test_a_csv_without_quoting(tmp_path):
@@ -329,6 +328,7 @@ def test_a_range_of_bytes_of_a_stream_that_cannot_seek(tmp_path):
         ("a.csv", "\n\n\n", "no column 'text' (ingest.text); it has: none"),
         ("a.tsv", "\n\r\n", "no column 'text' (ingest.text); it has: none"),
         ("a.csv", "\0\0\0", "no column 'text'"),
+        ("a.csv", "sep=;\ntext;n\na;1\n", "the first line is Excel's: remove it, and set ingest.delimiter"),
         ("a.csv", "text,n,n\n", "more than one column 'n'"),
         ("a.txt", "", "the split train is empty"),
     ],

@@ -7,6 +7,7 @@ import sys
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -447,7 +448,7 @@ evaluate: {slices: [kind], thresholds: {perplexity: {max: 200}}}
 def runs(tmp_path_factory):
     """Both kinds of model through all five stages."""
     folder = tmp_path_factory.mktemp("language")
-    rows = ({"text": story(number), "kind": "ab"[number % 2]} for number in range(200))
+    rows = ({"text": story(number), "kind": "ab"[number % 2], "id": 7000 + number} for number in range(200))
     (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = CAUSAL % (folder / "stories.jsonl")
     (folder / "causal.yaml").write_text(config)
@@ -474,6 +475,10 @@ def test_both_kinds_run_from_text_to_a_proved_servable(runs):
         assert properties.get("mask_ratio") == (0.25 if name == "gaps" else None)
         page = (runs / name / "evaluate/evaluation/report.html").read_text()
         assert "Hardest documents" in page
+        own = pq.read_table(runs / name / "evaluate/evaluation/predictions.parquet")["source_id"]
+        assert own.type == pa.int64()
+        assert set(own.to_pylist()) < set(range(7000, 7200))
+        assert any(f">{number}<" in page for number in own.to_pylist())
     table = pq.read_table(runs / "stories/evaluate/evaluation/predictions.parquet")
     told = json.loads((runs / "stories/evaluate/evaluation/metrics.json").read_text())["metrics"]
     assert told["loss"]["value"] == pytest.approx(
