@@ -46,8 +46,7 @@ class KeptState:
         """Makes the state here what another machine left, where one got further.
 
         Raises:
-            OSError: a record here cannot be read.
-            UserError: it cannot be had; the store keeps it.
+            UserError: it cannot be had, or a record here cannot be read; the store keeps it.
         """
         there = self._store.sizes(self._place)
         here = self._files()
@@ -71,7 +70,14 @@ class KeptState:
         return ours is not None and ours >= (_most(there, self._read_there) or 0)
 
     def _read(self, name: str) -> bytes:
-        return (self._state / name).read_bytes()
+        try:
+            return (self._state / name).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"{self._state / name}: cannot be read ({error.strerror}); it stays, as does {self._place}"
+            ) from error
 
     def _read_there(self, name: str) -> bytes:
         return self._store.read(f"{self._place}/{name}") or b""

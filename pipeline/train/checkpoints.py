@@ -168,10 +168,13 @@ class Checkpoints:
         """
         ours = self._identity["config"]
         for folder in folders:
-            for path in sorted(folder.glob("step-*"), reverse=True):
+            paths = []
+            with contextlib.suppress(OSError):  # it is theirs, and here is only a message
+                paths = sorted(folder.glob("step-*"), reverse=True)
+            for path in paths:
                 try:
                     theirs = _record(path)["identity"]
-                except (OSError, _TornError, UserError):  # for whoever goes on from it
+                except (OSError, _TornError, UserError):
                     continue
                 config = theirs["config"]
                 if theirs["data"] != self._identity["data"] or _rest(config) != _rest(ours):
