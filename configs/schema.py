@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from lmworks.configs.paths import expand
 from lmworks.configs.platform import Platform, Registry
 from lmworks.configs.section import OnlyFor, Positive, Section
+from lmworks.configs.warmup import warmup_steps
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
@@ -400,7 +401,8 @@ class Train(Section):
     epochs: Annotated[float, Field(gt=0), PER_RUN] = 3
     """Passes over the training split."""
     steps: Annotated[Positive | None, PER_RUN] = None
-    """Optimizer steps; wins over epochs."""
+    """Optimizer steps; wins over epochs. With `schedule: constant`, and a warm-up of as many steps as before, a finished run that
+    is given more of them goes on from its end and equals a run of that length; with any other schedule it starts anew."""
     backend: Literal["tensorflow", "jax"] = "tensorflow"
     """What Keras computes with while it trains; the result is the same folder."""
     strategy: Literal["auto", "single", "mirrored", "data_parallel"] = "auto"
@@ -408,7 +410,8 @@ class Train(Section):
     (JAX). `auto` takes all accelerators that the backend sees, of a machine without any its processor."""
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_batch_size), PER_RUN] = 32
     """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory, at most 1,024 and
-    so that an epoch has at least 16 steps; what was found is said in the log and kept when the run is resumed."""
+    so that an epoch has at least 16 steps; the size is said in the log and in the model's properties, and kept when the run is
+    resumed."""
     accumulate: Positive = 1
     """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
     learning_rate: Annotated[float, Field(gt=0), PER_RUN] = 5e-5
@@ -677,14 +680,22 @@ class TrainStage(Train):
     model: Model
 
     def resume_identity(self) -> dict[str, Any]:
-        """What a run must share with the one whose checkpoints it goes on from, JSON values: the keys that decide the weights.
+        """Returns what a run must share with the one whose checkpoints it goes on from, JSON values: what decides the weights.
 
-        16 examples x 1 micro-step train as 2 x 8 do; more steps may be asked for; devices and what is watched may change.
+        16 examples x 1 micro-step train as 2 x 8 do; devices and what is watched may change; and so may the number of steps as
+        far as it changes the learning rate of no step.
         """
-        told = self.model_dump(mode="json", exclude={*_FREE_WHEN_RESUMED, "batch_size", "accumulate"})
+        identity = self.model_dump(mode="json", exclude={*_FREE_WHEN_RESUMED, "batch_size", "accumulate"})
         known = isinstance(self.batch_size, int)
-        told["batch_size x accumulate"] = self.rows * self.accumulate if known else f"auto x {self.accumulate}"
-        return told
+        identity["batch_size x accumulate"] = self.rows * self.accumulate if known else f"auto x {self.accumulate}"
+        return identity | self._learning_rate_length()
+
+    def _learning_rate_length(self) -> dict[str, Any]:
+        """Returns what of the run's length the learning rate of a step depends on, see `pipeline/train/schedule.py`."""
+        if self.schedule == "constant" and (self.steps or not self.warmup_ratio):
+            # A warm-up of one step begins at its peak, and so is none.
+            return {"warm-up steps": max(warmup_steps(self.steps or 0, self.warmup_ratio), 1)}
+        return {"steps": self.steps} if self.steps else {"epochs": self.epochs}
 
     @property
     def rows(self) -> int:

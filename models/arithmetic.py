@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from lmworks.models.backend import Precision, backend
@@ -10,20 +11,29 @@ from lmworks.models.backend import Precision, backend
 if TYPE_CHECKING:
     import keras
 
-_PEAK_TERAFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125, "V100": 125, "T4": 65}
-"""Dense 16-bit matrix products, from NVIDIA's data sheets (the SXM form where there are several); longer names first."""
+_PEAK_TERAFLOPS = {
+    "H200": 989, "H200 NVL": 836, "H100": 989, "H100 PCIe": 756, "H100 NVL": 836, "A100": 312, "L40": 181, "L40S": 362,
+    "L4": 121, "A10": 125, "A10G": 70, "V100": 125, "V100 PCIe": 112, "V100S": 130, "T4": 65, "T4G": 65,
+}  # fmt: skip
+"""Dense matrix products in 16 bits with sums in 32, from NVIDIA's data sheets: a model, and where its forms differ also one of
+them; a model alone is its SXM form."""
 
 
 def peak_flops(device: str, precision: Precision) -> float | None:
     """Floating point operations a second that an accelerator is built for, where that is known.
 
     Args:
-        device: its name, as TensorFlow tells it.
+        device: its name, as TensorFlow or JAX tells it.
         precision: of the computation; float32 has no figure here.
     """
     if precision == "float32":
         return None
-    return next((1e12 * peak for name, peak in _PEAK_TERAFLOPS.items() if name in device), None)
+    # Whole words: an L40 is no L4, and of an H100 the form counts as well ("H100 PCIe", "V100-PCIE-16GB").
+    words = re.split(r"[\s_-]+", device.upper())
+    if "MIG" in words:  # a slice of a device
+        return None
+    known = [name for name in _PEAK_TERAFLOPS if set(name.upper().split()) <= set(words)]
+    return 1e12 * _PEAK_TERAFLOPS[max(known, key=len)] if known else None
 
 
 def accelerator() -> str:

@@ -65,6 +65,10 @@ class Artifact:
         self.settled = False
         (self.state.parent / SETTLED).unlink(missing_ok=True)
 
+    def other_states(self) -> list[Path]:
+        """Of an output: lists the states of the same output under other keys, to be looked at and left as they are."""
+        return sorted(path for path in self.state.parent.parent.glob(f"*/{self.state.name}") if path != self.state)
+
 
 class Examples(Artifact):
     """Rows as Parquet, split, each with an `id`."""

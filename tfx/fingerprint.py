@@ -30,6 +30,10 @@ PROJECT = "lmworks"
 def key(component: str, config: Mapping[str, Any], inputs: Mapping[str, str], external: Mapping[str, str]) -> str:
     """Key of an execution, 32 hex digits.
 
+    It promises the result of the component from the beginning, whatever was done before under the same or another key. Work that
+    goes on from unfinished work of another key (`resume_key`) must end as if it had begun anew: up to rounding, where the component
+    allows that, and then it says so in its output's properties.
+
     Args:
         component: its entry.
         config: of the stage, as JSON values.

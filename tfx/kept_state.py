@@ -2,7 +2,8 @@
 
 A stage writes a record (`*.json`) when the files that it speaks of are written. So records are sent last and removed first, and a
 copy that was cut is one in which some records are missing. The records that this machine has sent are written down: others in the
-store were sent by a machine that got further.
+store were sent by another machine, which got further unless its records say otherwise: a record may have a number `progress`, that
+grows with the work. What lies in a hidden folder is for this machine only.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx.artifacts import write_json
 from lmworks.tfx.transfer import File, Store, is_record, records_first
 
+PROGRESS = "progress"
+"""Key of a record: how far the work is that it speaks of, a number."""
 SECONDS = 60.0
 """Between two looks at what is kept."""
 
@@ -43,13 +46,13 @@ class KeptState:
         """Makes the state here what another machine left, where one got further.
 
         Raises:
-            UserError: it cannot be had; the store keeps it.
+            UserError: it cannot be had, or a record here cannot be read; the store keeps it.
         """
         there = self._store.sizes(self._place)
         here = self._files()
         noted = self._records()
         foreign = any(size not in noted.get(name, ()) for name, size in there.items() if is_record(name))
-        if there and (foreign or not here):
+        if there and (not here or (foreign and not self._is_behind(there, here))):
             draft = self._state.with_name(f".{self._state.name}.fetched")
             shutil.rmtree(draft, ignore_errors=True)
             self._store.download(
@@ -60,6 +63,24 @@ class KeptState:
             self._note(there)
             here = self._files()
         self._sent = {name: seen for name, seen in here.items() if there.get(name) == seen[0]}
+
+    def _is_behind(self, there: Iterable[str], here: Iterable[str]) -> bool:
+        """Whether what the store has is certainly no further than what is here."""
+        ours = _most(here, self._read)
+        return ours is not None and ours >= (_most(there, self._read_there) or 0)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._state / name).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"{self._state / name}: cannot be read ({error.strerror}); it stays, as does {self._place}"
+            ) from error
+
+    def _read_there(self, name: str) -> bytes:
+        return self._store.read(f"{self._place}/{name}") or b""
 
     def send(self) -> None:
         """Sends what has changed, and removes there what is gone here.
@@ -110,9 +131,10 @@ class KeptState:
         thread.join()
 
     def _files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of change of what is here, without drafts."""
+        """Size and time of change of what is here, without drafts and hidden folders."""
         found = {}
-        for folder, _, names in os.walk(self._state):
+        for folder, folders, names in os.walk(self._state):
+            folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # removed while we look
                     status = os.stat(os.path.join(folder, name))
@@ -136,3 +158,14 @@ class KeptState:
                 noted[name] = sorted({*noted.get(name, []), size})
         self._noted.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._noted, noted)
+
+
+def _most(names: Iterable[str], read: Callable[[str], bytes]) -> float | None:
+    """The furthest progress that records speak of; None where none does."""
+    found = []
+    for name in filter(is_record, names):
+        with contextlib.suppress(ValueError, AttributeError, FileNotFoundError):  # torn, no object, or gone meanwhile
+            progress = json.loads(read(name)).get(PROGRESS)
+            if isinstance(progress, int | float):
+                found.append(progress)
+    return max(found, default=None)

@@ -16,6 +16,7 @@ import importlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -44,6 +45,8 @@ CONFIG = "config"
 """The parameter with a stage's config."""
 STATE_ENVIRONMENT, LOG_DIR_ENVIRONMENT = "LMWORKS_STATE", "LMWORKS_LOG_DIR"
 """Variables in place of `--state` and `--log_dir`, which do not count as a change of the command."""
+_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "database or disk is full")
+"""What libraries say of a full disk."""
 SECRETS_ENVIRONMENT = "LMWORKS_SECRETS"
 """Variable with the names of those whose values are secrets of the cluster, JSON: `{"HF_TOKEN": "hub/token"}`."""
 
@@ -265,10 +268,29 @@ def explain(error: BaseException) -> str:
     """One line for the user."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space and run the same command again"
+    if (full := _full_disk(error)) is not None:
+        return f"the disk is full{f' ({full})' if full else ''}; free some space and run the same command again"
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first[:300]}"
+
+
+def _full_disk(error: BaseException) -> str | None:
+    """The file that had no room, empty where it is not known; None where an error has another cause.
+
+    HDF5, TensorFlow, Arrow, safetensors and `shutil.copytree` raise errors of their own, whose text says it.
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        named = str(error.filename or "")
+    elif any(sign in text for sign in _FULL):
+        named = ""
+    else:
+        return None
+    if not named and (
+        match := re.search(r"filename = '(/[^']+)'|[Nn]o space left on device: '(/[^']+)'|(/[^\s;:']+); No space", text)
+    ):
+        named = next(group for group in match.groups() if group)
+    return named
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -299,9 +321,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             execute(component, json.loads(flags.executor_input), None, flags.state, flags.log_dir)
     except Exception as error:  # the last line of a process: said in one line, whole in the log
-        traceback.print_exc()
-        progress.send({"error": explain(error)})
-        print(f"{flags.component}: {explain(error)}", file=sys.stderr)
+        progress.send({"error": explain(error)})  # first: where the disk is full, the log takes no more
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+            print(f"{flags.component}: {explain(error)}", file=sys.stderr, flush=True)
+        if _full_disk(error) is not None:
+            # HDF5 would write the rest of an unfinished file while the interpreter ends, and crash: signal 11.
+            os._exit(1)
         return 1
     return 0
 

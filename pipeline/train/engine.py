@@ -37,11 +37,13 @@ def train(
         UserError: the config does not fit the machine, memory does not suffice, or another host is gone.
     """
     precision = choose_precision(config.precision)
-    if config.batch_size == "auto":
+    auto = config.batch_size == "auto"
+    if auto:
         config = batch_size.resolved(config, lambda tried: _build(tried, make, precision), model.state)
     try:
         work, engine = _build(config, make, precision)
-        return loop.run(config, work, engine, precision, sequences, model, logs), work
+        trained = loop.run(config, work, engine, precision, sequences, model, logs)
+        return trained._replace(auto_batch_size=config.rows if auto else None), work
     except Exception as error:
         told = batch_size.advice(config) if batch_size.is_out_of_memory(error) else hosts.lost(error)
         if told is None or isinstance(error, UserError):

@@ -23,6 +23,7 @@ from lmworks.pipeline.train.callbacks import callbacks_of
 from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.feed import Feed
+from lmworks.pipeline.train.history import History
 from lmworks.tfx import outside
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.process import Stop, Stopped, stoppable
@@ -190,6 +191,9 @@ class Trained(NamedTuple):
     best: Best
     precision: str
     bad_steps: int
+    history: History
+    auto_batch_size: int | None = None
+    """What `batch_size: auto` was resolved to."""
 
     def properties(self, model: keras.Model) -> dict[str, Any]:
         """What the artifact says."""
@@ -197,7 +201,14 @@ class Trained(NamedTuple):
         told = f"{model.count_params() / 1e6:.1f}M parameters, {self.steps} steps in {self.precision}, "
         told += f"best validation {best.config.monitored} {best.value:.4f} at step {best.step}"
         told += f", {self.bad_steps} bad steps left out" if self.bad_steps else ""
-        return {"best_step": best.step, "steps": self.steps, "precision": self.precision, "summary": told}
+        properties: dict[str, Any] = {"best_step": best.step, "steps": self.steps, "precision": self.precision}
+        if self.auto_batch_size:
+            properties["auto_batch_size"] = self.auto_batch_size
+            told += f", batch_size auto: {self.auto_batch_size}"
+        if self.history.changes:  # without any, it is the run that was never stopped
+            properties["resumed"] = self.history.changes
+            told += f", {self.history.summary()}"
+        return {**properties, "summary": told}
 
 
 def steps_of(config: TrainStage, per_epoch: int) -> int:
@@ -217,9 +228,11 @@ def run(
         UserError: the loss is no number any more, or a checkpoint belongs to another run.
     """
     steps = steps_of(config, work.steps_per_epoch)
-    checkpoints = Checkpoints(model.state / "checkpoints", config, sequences.digest, precision)
-    best, watch = Best(config), _Watch(config, work, steps)
-    start, events = _restore(checkpoints, model, engine, best, watch, steps)
+    folder = model.state / "checkpoints"
+    checkpoints = Checkpoints(folder, config, sequences.digest, precision, logs.state, model.reopen)
+    best, watch, history = Best(config), _Watch(config, work, steps), History(config, engine.devices)
+    work.model.stop_training = False
+    start, events = _restore(checkpoints, model, work, engine, best, watch, history, steps)
     own = callbacks_of(config.callbacks, work.model)
     outside.has_been_read()
     with (
@@ -228,36 +241,41 @@ def run(
         Curves(logs.state if hosts.is_first() else None, events) as curves,
         _written(checkpoints),
     ):
-        step = _go_on(config, work, engine, best, watch, feed, curves, checkpoints, stop, own, start, steps)
+        step = _go_on(config, work, engine, best, watch, history, feed, curves, checkpoints, stop, own, start, steps)
     engine.sync()
     if hosts.is_first():
         if best.step != step:
             work.model.set_weights(best.weights)
-        checkpoints.prune(1)
+        checkpoints.prune(1, step)
         shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
-    return Trained(step, best, precision, watch.bad_steps)
+    return Trained(step, best, precision, watch.bad_steps, history)
 
 
 def _restore(
-    checkpoints: Checkpoints, model: Model, engine: Engine, best: Best, watch: _Watch, steps: int
-) -> tuple[int, dict[str, int]]:
+    checkpoints: Checkpoints, model: Model, work: Work, engine: Engine, best: Best, watch: _Watch, history: History,
+    steps: int,
+) -> tuple[int, dict[str, int]]:  # fmt: skip
     """Goes back to the newest checkpoint, if there is one: its step, and the sizes of its event files."""
     found = checkpoints.newest(model.settled, steps) if hosts.is_first() else None
-    if hosts.is_first():
-        model.reopen()
-    start, facts = hosts.from_first((found.step, found.facts) if found else (0, None))
+    start, facts, changed = hosts.from_first((found.step, found.facts, found.changed_code) if found else (0, None, ()))
     if facts is None:
+        others = [state / "checkpoints" for state in model.other_states()] if hosts.is_first() else []
+        if reason := checkpoints.describe_other_lengths(others):
+            print(f"train: starts anew: {reason}", file=sys.stderr, flush=True)
         return 0, {}
     engine.restore(hosts.arrays_from_first(found.state if found else {}, engine.snapshot))
     best.restore(facts["best"], found.best if found else {})
     watch.restore(facts["watch"])
+    work.model.stop_training = facts["ended"]
     print(f"train: goes on from the checkpoint of step {start}", file=sys.stderr, flush=True)
+    history.resume(start, facts["history"], changed)
     return start, facts["events"]
 
 
 def _go_on(
-    config: TrainStage, work: Work, engine: Engine, best: Best, watch: _Watch, feed: Feed[list[MicroBatch]],
-    curves: Curves, checkpoints: Checkpoints, stop: Stop, own: keras.callbacks.CallbackList, step: int, steps: int,
+    config: TrainStage, work: Work, engine: Engine, best: Best, watch: _Watch, history: History,
+    feed: Feed[list[MicroBatch]], curves: Curves, checkpoints: Checkpoints, stop: Stop,
+    own: keras.callbacks.CallbackList, step: int, steps: int,
 ) -> int:  # fmt: skip
     """From one step to the last, whose number it returns."""
     evaluate_every = config.evaluate_every or work.steps_per_epoch
@@ -269,11 +287,13 @@ def _go_on(
 
     start = step
     watch.begin(step, feed.waited)
-    work.model.stop_training = False
     own.on_train_begin()
     with _profile(config, curves) as profile:
         while True:
-            # A checkpoint of this very step exists: an evaluation that is interrupted is done again.
+            # A checkpoint of this very step exists: a last log or an evaluation that is interrupted is done again, and a longer
+            # run, which has none here, goes on from the checkpoint as if there had been none.
+            if step == steps and step % _LOG_EVERY:
+                watch.log(step, engine, feed.waited, curves)
             if step and evaluation_is_due():
                 engine.sync()
                 own.on_test_begin()
@@ -298,8 +318,8 @@ def _go_on(
             batches = [feed.next() for _ in range(before, step)]
             _start(engine, before, batches)
             watch.count(batches)
-            logs_now = step % _LOG_EVERY == 0 or step == steps
-            if before == start and not logs_now:
+            logs_now = step % _LOG_EVERY == 0
+            if before == start and not logs_now and step < steps:
                 watch.begin(step, feed.waited)  # the first call compiles, which is no speed
             if logs_now:
                 facts = watch.log(step, engine, feed.waited, curves)
@@ -309,7 +329,13 @@ def _go_on(
             stops = bool(stop.by) if hosts.count() == 1 else logs_now and hosts.any_host(bool(stop.by))
             if (step % config.checkpoint_every == 0 or evaluation_is_due() or stops) and hosts.is_first():
                 checkpoints.wait()  # its arrays are given free before there are new ones
-                state = {"steps": steps, "best": best.facts(), "watch": watch.facts(), "events": curves.sizes()}
+                state = {
+                    "best": best.facts(),
+                    "watch": watch.facts(),
+                    "events": curves.sizes(),
+                    "ended": bool(work.model.stop_training),
+                    "history": history.facts(),
+                }
                 checkpoints.write(Checkpoint(step, engine.snapshot(), best.named(), state), best.step)
             if stops:
                 checkpoints.wait()

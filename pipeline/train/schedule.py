@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from lmworks.configs.warmup import warmup_steps
+
 
 @keras.saving.register_keras_serializable(package="lmworks")
 class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -32,7 +34,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         """Learning rate of the step that follows `step` finished ones."""
         ops = keras.ops
         step = ops.cast(step, "float32")
-        warmup = float(math.ceil(self.steps * self.warmup_ratio))
+        warmup = float(warmup_steps(self.steps, self.warmup_ratio))
         rise = (step + 1.0) / max(warmup, 1.0)
         share = ops.clip((step - warmup) / max(self.steps - warmup, 1.0), 0.0, 1.0)
         fall = {

@@ -97,7 +97,7 @@ def place(state: Path, target: Path, step: int) -> None:
     record = json.loads((newest / "checkpoint.json").read_text())
     name = f"step-{step:08d}"
     record["files"] = {path.replace(newest.name, name): digest for path, digest in record["files"].items()}
-    record |= {"step": step, "facts": {**record["facts"], "events": {}}}
+    record |= {"progress": step, "facts": {**record["facts"], "events": {}}}
     assert load_file(newest / "state.safetensors")
     (newest / "checkpoint.json").write_text(json.dumps(record))
     newest.rename(newest.with_name(name))

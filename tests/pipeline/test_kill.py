@@ -118,3 +118,46 @@ def test_full_disk_is_one_clear_line_and_nothing_is_published(tmp_path):
         assert all(manifest_of(path) for path in outputs)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+FILL = """
+import os, keras
+
+class Fill(keras.callbacks.Callback):
+    def on_train_end(self, logs=None):
+        if "ROOM" in os.environ:
+            with open(os.path.join(os.environ["DISK"], "filler"), "wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    file.truncate(file.tell() - int(os.environ["ROOM"]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small tmpfs")
+def test_a_disk_that_is_full_at_the_end_of_training_is_called_that(tmp_path):
+    """Wherever it is: in the copy of the logs, in the weights, in what is written last."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "fill_disk.py").write_text(FILL)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "DISK": str(disk), "TMPDIR": str(tmp_path)}
+    command = ["run", "--config=configs/tiny.yaml", f"--root={disk}", "--until=train"]
+    command += ["--set=train.callbacks=[fill_disk:Fill]", "--set=train.steps=20", "--set=train.evaluate_every=20"]
+    try:
+        for room in (0, 60_000, 250_000):
+            done = lmworks(*command, env={**environment, "ROOM": str(room)})
+            assert done.returncode == 1
+            assert "train: the disk is full" in done.stderr, (room, done.stderr)
+            assert not list((disk / "store" / "train").glob("*"))
+            (disk / "filler").unlink()
+        done = lmworks(*command, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert "goes on from the checkpoint of step 20" in (disk / "tiny" / "train" / "log.txt").read_text()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

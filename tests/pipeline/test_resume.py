@@ -100,7 +100,7 @@ def test_two_hosts_train_as_one(task_sequences, tmp_path):
 
 
 def test_a_lost_host_is_told_and_the_run_goes_on(task_sequences, tmp_path):
-    settings = on("jax", dropout=0.0, steps=2000, evaluate_every=2000)
+    settings = on("jax", dropout=0.0, steps=2000, evaluate_every=2000, schedule="constant", warmup_ratio=0.0)
     folder = tmp_path / "run"
     first, second = start_hosts(settings, task_sequences["causal_lm"], folder)
     wait_for(first, folder, 20)
@@ -140,6 +140,10 @@ def test_the_runner_hands_sigterm_on(tmp_path):
     command = [sys.executable, "-m", "lmworks.pipeline.main", "run", "--config=configs/tiny.yaml", f"--root={tmp_path}"]
     # An evaluation that is interrupted tells no step.
     command += ["--until=train", "--set=train.evaluate_every=100000"]
+    command += [
+        "--set=train.schedule=constant",
+        "--set=train.warmup_ratio=0",
+    ]  # so that fewer steps are the beginning of more
     command += ["--set=train.steps=100000", "--set=train.checkpoint_every=20"]
     runner = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "tiny" / "train" / "live" / "model" / "checkpoints"

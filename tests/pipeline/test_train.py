@@ -19,13 +19,15 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
 from lmworks.pipeline.train import batch_size, hosts
+from lmworks.pipeline.train.component import train
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import _build, _divide
 from lmworks.pipeline.train.feed import Feed
 from lmworks.pipeline.train.loop import Best
+from lmworks.tfx import launch
 from lmworks.tfx.artifacts import SETTLED
 from lmworks.tfx.process import Stopped
-from tests.pipeline.training import BACKEND, config, curve, digest, largest_difference, run, weights
+from tests.pipeline.training import BACKEND, config, curve, digest, largest_difference, run, trained, weights
 
 GROWN = {
     "evaluate_every": 20,
@@ -126,10 +128,64 @@ def test_more_steps_go_on_from_the_kept_checkpoint(finished, sequences, tmp_path
     assert largest_difference(once, more) == 0.0
     assert not (folder / "state" / SETTLED).exists(), "what is there now is of a run that is not published yet"
     assert [step for step, _ in curve(folder / "logs", "train/loss")] == [10, 20, 30, 40]
-    folder, halves = copied(finished, tmp_path / "halves"), {"batch_size": 4, "accumulate": 2}
+    assert "resumed" not in json.loads((folder / "properties.json").read_text())
+    folder, halves = copied(finished, tmp_path / "halves"), {"batch_size": 4, "accumulate": 2, "remat": True}
     cut = run(config(steps=40, **halves, **GROWN), sequences["text_classification"], folder, settled=True)
     assert "goes on from the checkpoint of step 20" in capfd.readouterr().err
     assert 0.0 < largest_difference(once, cut) < 1e-5
+    properties = json.loads((folder / "properties.json").read_text())
+    settings = {"batch_size x accumulate": ["8 x 1", "4 x 2"], "remat": [False, True]}
+    assert properties["resumed"] == [{"step": 20, "settings": settings, "code": []}]
+    said = "resumed at step 20 with batch_size x accumulate 4 x 2 (before: 8 x 1), remat True (before: False)"
+    assert said in properties["summary"]
+
+
+def test_a_longer_run_has_nothing_of_the_shorter_ones_end(sequences, tmp_path):
+    """Its last log and its last evaluation are at a step where a longer run has none; and a shorter one may come after it."""
+    settings = {**GROWN, "evaluate_every": 10, "learning_rate": 0.05, "early_stopping": {"patience": 9}}
+    once = tmp_path / "once"
+    run(config(steps=40, **settings), sequences["text_classification"], once)
+    more = tmp_path / "more"
+    for steps in (27, 13, 40):
+        shutil.rmtree(more / "logs", ignore_errors=True)  # as every execution begins with an empty folder
+        run(config(steps=steps, **settings), sequences["text_classification"], more, settled=True)
+    assert digest(more / "model") == digest(once / "model")
+    tags = ["train/loss", "train/gradient_norm", "train/learning_rate", "train/bad_steps", "validation/log_loss"]
+    assert [curve(more / "logs", tag) for tag in tags] == [curve(once / "logs", tag) for tag in tags]
+    records = [next((folder / "state/model/checkpoints").glob("step-*40/checkpoint.json")) for folder in (more, once)]
+    best, whole = (json.loads(record.read_text())["facts"]["best"] for record in records)
+    assert best == whole
+    assert (once / "properties.json").read_text() == (more / "properties.json").read_text()
+
+
+def published(settings, sequences, root: Path) -> Path:
+    """Trains as a container does, with its state under a root; the model's folder."""
+    outputs = {name: {"artifacts": [{"uri": str(root / f"{settings.steps}-{name}")}]} for name in ("model", "logs")}
+    work = {
+        "inputs": {
+            "parameterValues": {"config": settings.model_dump_json()},
+            "artifacts": {"sequences": {"artifacts": [{"uri": str(sequences)}]}},
+        },
+        "outputs": {"artifacts": outputs},
+    }
+    launch.execute(train, work, state_root=str(root / "state"))
+    return root / f"{settings.steps}-model"
+
+
+def test_with_a_falling_learning_rate_more_steps_start_anew_and_say_so(sequences, tmp_path, capfd):
+    settings = {**GROWN, "schedule": "linear"}
+    data = sequences["text_classification"].resolve()
+    short = published(config(steps=10, **settings), data, tmp_path)
+    before = digest(short), sorted((tmp_path / "state").rglob("step-*"))
+    assert "starts anew" not in capfd.readouterr().err
+    long = published(config(steps=20, **settings), data, tmp_path)
+    said = "starts anew: with train.schedule=linear the learning rate of a step depends on the run's length"
+    told = capfd.readouterr().err
+    assert said in told
+    assert "(train.steps: was 10 and is 20); they stay" in told
+    assert (digest(short), sorted((tmp_path / "state").rglob("step-*10"))) == before
+    run(config(steps=20, **settings), data, tmp_path / "fresh")
+    assert digest(long) == digest(tmp_path / "fresh" / "model")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +195,8 @@ def test_more_steps_go_on_from_the_kept_checkpoint(finished, sequences, tmp_path
         ({"seed": 4}, r"train\.seed: was 3 and is 4"),
         ({"batch_size": 16}, r"train\.batch_size x accumulate: was 8 and is 16"),
         ({"dropout": 0.2}, r"train\.model: was .*0\.0.* and is .*0\.2"),
-        ({"steps": 10}, r"train\.steps: .* has 20 steps done, and 10 are asked for"),
+        ({"warmup_ratio": 0.1}, r"train\.warm-up steps: was 1 and is 4"),
+        ({"schedule": "linear"}, r"train\.steps: was None and is 40"),
     ],
 )
 def test_what_makes_resuming_wrong_is_refused_by_name(finished, sequences, tmp_path, change, words):
@@ -301,7 +358,9 @@ def test_rows_that_cannot_be_divided_are_refused_with_the_fix():
 
 def test_the_largest_batch_is_found_said_and_kept(sequences, tmp_path, capfd):
     settings = config(batch_size="auto", steps=5, accumulate=2)
-    run(settings, sequences["text_classification"], tmp_path)
+    properties = trained(settings, sequences["text_classification"], tmp_path).properties
+    assert properties["auto_batch_size"] == 8
+    assert "batch_size auto: 8" in properties["summary"]
     # A sixteenth of the rows is 29, and 16 x 2 are more.
     assert "batch_size auto: 8" in capfd.readouterr().err
 
@@ -500,6 +559,17 @@ def test_a_callback_of_the_users_own_is_called_and_may_stop(sequences, tmp_path,
     assert told["seen"] == list(range(25))
     assert "accuracy" in told["metrics"]
     assert [step for step, _ in curve(tmp_path / "run" / "logs", "validation/log_loss")] == [25]
+
+
+def test_what_a_callback_ended_stays_ended(sequences, tmp_path, monkeypatch):
+    """Also where the last evaluation was interrupted: the callback that ended it begins anew, and does not see that step."""
+    (tmp_path / "ending.py").write_text(CALLBACK.replace("batch == 24", "batch == 4") + INTERRUPT)
+    monkeypatch.chdir(tmp_path)
+    settings = config(callbacks=["ending:Watch", "ending:Interrupt"], steps=20)
+    with pytest.raises(Stopped):
+        run(settings, sequences["text_classification"], tmp_path / "run")
+    run(settings, sequences["text_classification"], tmp_path / "run")
+    assert [step for step, _ in curve(tmp_path / "run" / "logs", "validation/log_loss")] == [5]
 
 
 @pytest.mark.parametrize(

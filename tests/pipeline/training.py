@@ -49,11 +49,17 @@ def outputs(folder: Path, settled: bool = False) -> tuple[Model, Logs]:
     )
 
 
-def run(settings: TrainStage, sequences: Path, folder: Path, settled: bool = False) -> dict[str, np.ndarray]:
-    """Trains in this process; the weights that were written."""
+def trained(settings: TrainStage, sequences: Path, folder: Path, settled: bool = False) -> Model:
+    """Trains in this process; the model, not published, but for its properties in a file beside it."""
     model, logs = outputs(folder, settled)
     train(config=settings, sequences=read(Sequences, sequences), model=model, logs=logs)
-    return weights(folder / "model")
+    (folder / "properties.json").write_text(json.dumps(model.properties))
+    return model
+
+
+def run(settings: TrainStage, sequences: Path, folder: Path, settled: bool = False) -> dict[str, np.ndarray]:
+    """Trains in this process; the weights that were written."""
+    return weights(trained(settings, sequences, folder, settled).path)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:

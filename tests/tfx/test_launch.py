@@ -152,3 +152,65 @@ def test_a_secret_that_is_not_set_is_one_line_and_nothing_runs(tmp_path, monkeyp
     monkeypatch.setenv("WANDB_API_KEY", "2")
     assert launch.main(arguments(judge, tmp_path)) == 0
     assert capfd.readouterr().out.splitlines()[-1] == "judge made good"  # what a cluster's log ends with
+
+
+def copy_to_a_full_disk(folder):
+    import shutil
+
+    (folder / "a").mkdir()
+    (folder / "a" / "x").write_text("x")
+    (folder / "b").mkdir()
+    (folder / "b" / "x").symlink_to("/dev/full")
+    shutil.copytree(folder / "a", folder / "b", dirs_exist_ok=True)
+
+
+def write_text(_):
+    with open("/dev/full", "w") as file:
+        file.write("x")
+
+
+def write_arrow(_):
+    import pyarrow as pa
+
+    with pa.OSFile("/dev/full", "wb") as file:
+        file.write(b"x" * 10)
+
+
+def write_parquet(_):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table({"a": [1]}), "/dev/full")
+
+
+def fill_a_database(_):
+    import sqlite3
+
+    with sqlite3.connect(":memory:") as database:
+        database.execute("pragma max_page_count = 3")
+        database.execute("create table a (b text)")
+        database.executemany("insert into a values (?)", [("x" * 900,)] * 99)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no full disk")
+@pytest.mark.parametrize("write", [write_text, copy_to_a_full_disk, write_arrow, write_parquet, fill_a_database])
+def test_a_full_disk_is_called_that_whoever_noticed_it(write, tmp_path):
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - each library has its own
+        write(tmp_path)
+    said = launch.explain(raised.value)
+    assert said.startswith("the disk is full")
+    assert said.endswith("free some space and run the same command again")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_failure_reaches_the_runner_where_the_log_takes_nothing(tmp_path):
+    """As on a full disk; the log's own error is not what the runner hears."""
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "lmworks.tfx.launch", *arguments(study, tmp_path)]
+    with open("/dev/full", "w") as full:
+        environment = {**os.environ, "LMWORKS_PROGRESS_FD": str(write_end)}
+        child = subprocess.run(command, stdout=full, stderr=full, pass_fds=[write_end], env=environment, check=False)
+    os.close(write_end)
+    with os.fdopen(read_end) as events:
+        assert json.loads(events.readlines()[-1]) == {"error": "OSError: the machine went away"}
+    assert child.returncode == 1

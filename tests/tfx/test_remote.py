@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +177,38 @@ def test_the_machine_that_got_further_is_gone_on_from(s3, monkeypatch, tmp_path)
         assert kept(s3) == {f"step-{step}"}
     mirror = RemoteRoot(s3.url).mirror
     assert [path.name for path in (mirror / "state" / "learn" / "key").iterdir()] == ["step-20"]
+
+
+def test_what_got_further_here_is_not_replaced_by_what_another_machine_sent(s3, monkeypatch, tmp_path):
+    """Compared by what the records say of their progress; hidden folders are for this machine only."""
+
+    def state_of(number: int) -> Path:
+        machine(monkeypatch, tmp_path, number)
+        return RemoteRoot(s3.url).mirror / "state" / "learn" / "key"
+
+    def work(number: int, step: int, sends: bool = True) -> list[str]:
+        """The steps that a machine has when it starts; it goes on to `step`, and fails."""
+        state, root = state_of(number), RemoteRoot(s3.url)
+        with contextlib.suppress(KeyError), monkeypatch.context() as patch, root.keeping("learn", state):
+            before = sorted(path.name for path in state.glob("step-*"))
+            if not sends:
+                patch.setattr(root.store, "upload", lambda *_: (_ for _ in ()).throw(UserError("no network")))
+            for old in state.glob("step-*"):
+                shutil.rmtree(old)
+            for folder in (state / f"step-{step}", state / ".torn" / f"step-{step + 1}"):
+                folder.mkdir(parents=True)
+                (folder / "weights").write_text(str(step))
+                (folder / "record.json").write_text(json.dumps({"progress": step}))
+            raise KeyError
+        return before
+
+    assert work(1, 100) == []
+    assert work(1, 150, sends=False) == ["step-100"]
+    assert work(2, 120) == ["step-100"]
+    assert work(1, 160) == ["step-150"], "not 120"
+    assert kept(s3) == {"step-160"}
+    assert not [name for name in objects(s3) if "/.torn/" in name]
+    assert work(2, 170) == ["step-160"]
 
 
 def test_a_send_that_was_cut_does_not_cost_what_is_here(s3, monkeypatch):
