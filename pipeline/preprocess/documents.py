@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -51,8 +51,7 @@ class Documents:
         self._chat = config.chat
         self._marks = Marks.of(self._pieces)
         # Only byte-level BPE may lack bytes; other kinds have an unknown token for all that they do not know.
-        lacks = isinstance(self._pieces, BytePair) and self._pieces.missing_bytes
-        self._lossy = self._pieces if lacks else None
+        self._lossy = self._pieces if isinstance(self._pieces, BytePair) and self._pieces.missing_bytes else None
 
     def encode(self, batch: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
         """Token ids of one batch of examples."""
@@ -109,7 +108,7 @@ class Documents:
         a vocabulary has a token for the mark's last sign with the line break, the mark is not whole without it.
         """
         targets = np.full(len(ids), part.learnt)
-        if len(ids) and self._pieces.token_bytes[ids[-1]] == b"\n":
+        if len(ids) and cast("CausalPieces", self._pieces).token_bytes[ids[-1]] == b"\n":
             targets[-1] = False
         return targets
 
