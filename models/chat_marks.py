@@ -60,6 +60,12 @@ class Marks:
             ids = rows.with_values(marked).merge_dims(1, 2)[:, 1:]
         return ids
 
+    def encode_rendered(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of rendered conversations, int32 [tokens] each; every mark in them is one."""
+        import tensorflow as tf
+
+        return [np.array(ids, np.int32) for ids in self.tokenize(tf.constant(list(texts))).to_list()]
+
     def question(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Token ids of user's questions, up to where the answer begins; marks that they spell out stay plain text."""
         import tensorflow as tf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,13 +75,14 @@ class Generator:
         model: in float32.
         end_ids: the tokens that end a text.
         positions: most tokens that the model sees.
+        head: number of tokens that begin every prompt; they are kept where a prompt is cut.
 
     Attributes:
         cache_shape: of one text, float32 [layers, 2 (keys and values), positions, heads, width of a head].
     """
 
-    def __init__(self, model: keras.Model, end_ids: Sequence[int], positions: int) -> None:
-        self._model, self._ends, self.positions = model, tuple(end_ids), positions
+    def __init__(self, model: keras.Model, end_ids: Sequence[int], positions: int, head: int = 1) -> None:
+        self._model, self._ends, self.positions, self._head = model, tuple(end_ids), positions, head
         backbone = model.backbone
         names = ("num_query_heads", "num_attention_heads", "num_heads")
         heads = next(getattr(backbone, name) for name in names if hasattr(backbone, name))
@@ -89,9 +90,26 @@ class Generator:
         kept = getattr(backbone, "num_key_value_heads", heads)
         self.cache_shape = (backbone.num_layers, 2, None, kept, size)
 
-    def room_for_prompt(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Most tokens of a prompt that are read: so many new ones fit behind them, but never less than half the positions."""
-        return self.positions - tf.minimum(tokens, self.positions // 2)
+    def fit(self, prompts: tf.RaggedTensor, tokens: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """Cuts prompts that the model cannot see whole.
+
+        A prompt that leaves room for one new token is read whole, and new ones fill what it leaves. A longer one keeps its
+        head and its end, so that `tokens` new ones fit, or half of the positions where that is less.
+
+        Args:
+            prompts: ragged int32 [batch, (length)].
+            tokens: int32 scalar, most new tokens.
+
+        Returns:
+            What is read, and how many tokens of each were cut behind its head: int32 [batch].
+        """
+        lengths = tf.cast(prompts.row_lengths(), tf.int32)
+        least = self.positions - tf.minimum(tokens, self.positions // 2)
+        room = tf.where(lengths < self.positions, lengths, least)
+        head = tf.minimum(self._head, room - 1)
+        places = tf.ragged.range(lengths)
+        keep = (places < head[:, None]) | (places >= (lengths - room + head)[:, None])
+        return tf.ragged.boolean_mask(prompts, keep.with_row_splits_dtype(prompts.row_splits.dtype)), lengths - room
 
     def begin(self, token_ids: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads token ids [batch, length]: logits of the next token, and a cache with room for so many positions."""
@@ -119,14 +137,14 @@ class Generator:
         """Continues each prompt until the text ends, at most by so many tokens; works inside a graph.
 
         Args:
-            prompts: ragged int32 [batch, (length)], none empty; of a long one the end is read.
+            prompts: ragged int32 [batch, (length)], none empty; what is too long is cut as `fit` says.
             tokens: int32 scalar, most new tokens.
             sampling: how they are chosen.
 
         Returns:
             Ragged int32 [batch, (new)], without what ended it.
         """
-        prompts = _last(prompts, self.room_for_prompt(tokens))
+        prompts, _ = self.fit(prompts, tokens)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
         ends_at = lengths + tf.minimum(tokens, self.positions - lengths)
         shortest, end = tf.reduce_min(lengths), tf.reduce_max(ends_at)
@@ -166,11 +184,13 @@ class Generator:
         return tf.ragged.boolean_mask(buffer, new & ~ends)
 
 
-def _last(rows: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
-    """The last `count` values of each row."""
-    lengths = rows.row_lengths()
-    keep = tf.ragged.range(lengths) >= (lengths - tf.cast(count, lengths.dtype))[:, None]
-    return tf.ragged.boolean_mask(rows, keep)
+class Completion(NamedTuple):
+    """What continues a prompt."""
+
+    token_ids: np.ndarray
+    """int32 [new]."""
+    cut: int
+    """Tokens of the prompt that were not read."""
 
 
 class Completer:
@@ -182,26 +202,38 @@ class Completer:
         positions: most tokens that the model sees.
         tokens: most new tokens.
         sampling: how they are chosen.
+        encode: token ids of prompts, int32 [tokens] each; the tokenizer's own, which reads no special tokens, when not given.
     """
 
     def __init__(
-        self, model: keras.Model, pieces: CausalPieces, positions: int, tokens: int, sampling: Sampling
+        self,
+        model: keras.Model,
+        pieces: CausalPieces,
+        positions: int,
+        tokens: int,
+        sampling: Sampling,
+        encode: Callable[[Sequence[str]], list[np.ndarray]] | None = None,
     ) -> None:
         generator = Generator(model, pieces.end_ids, positions)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
-        def compute(flat: tf.Tensor, splits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            found = generator.generate(tf.RaggedTensor.from_row_splits(flat, splits), tf.constant(tokens), sampling)
-            return found.flat_values, found.row_splits
+        def compute(flat: tf.Tensor, splits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            prompts, cut = generator.fit(tf.RaggedTensor.from_row_splits(flat, splits), tf.constant(tokens))
+            new = generator.generate(prompts, tf.constant(tokens), sampling)
+            return new.flat_values, new.row_splits, cut
 
-        self._pieces, self._compute = pieces, compute
+        self._pieces, self._compute, self._encode = pieces, compute, encode or pieces.encode
+
+    def complete(self, prompts: Sequence[str]) -> list[Completion]:
+        """Continues each prompt."""
+        rows = [np.concatenate([[self._pieces.begin_id], one]) for one in self._encode(prompts)]
+        splits = np.cumsum([0, *map(len, rows)])
+        flat, ends, cut = self._compute(tf.constant(np.concatenate(rows), tf.int32), tf.constant(splits, tf.int64))
+        return list(map(Completion, np.split(flat.numpy(), ends.numpy()[1:-1]), cut.numpy().tolist()))
 
     def token_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
         """New tokens of each prompt, int32."""
-        rows = [np.concatenate([[self._pieces.begin_id], one]) for one in self._pieces.encode(prompts)]
-        splits = np.cumsum([0, *map(len, rows)])
-        flat, ends = self._compute(tf.constant(np.concatenate(rows), tf.int32), tf.constant(splits, tf.int64))
-        return np.split(flat.numpy(), ends.numpy()[1:-1])
+        return [one.token_ids for one in self.complete(prompts)]
 
     def __call__(self, prompts: Sequence[str]) -> list[str]:
         """The continuations."""

@@ -38,6 +38,14 @@ FAMILIES = {
 }  # fmt: skip
 
 
+def read_of(ids, positions, tokens):
+    """What is read of a prompt: all of it where a new token fits, else its first token and its end."""
+    if len(ids) < positions:
+        return ids
+    room = positions - min(tokens, positions // 2)
+    return [*ids[:1], *ids[len(ids) - room + 1 :]]
+
+
 def tokenizer_folder(name, folder):
     """A folder with the exact tokenizer of a family."""
     kind = FAMILIES[name][0]

@@ -31,6 +31,8 @@ class Generation(NamedTuple):
     sampling: str
     prompt: str
     text: str
+    cut: int = 0
+    """Tokens of the prompt that were not read: it is too long for the model."""
 
 
 def write_language_report(
@@ -82,7 +84,8 @@ def write_language_report(
         )
     if generations:
         sections["Generations"] = "".join(
-            f'<p class="note">{html.escape(one.sampling)}</p><pre><b>{html.escape(one.prompt)}</b>{html.escape(one.text)}</pre>'
+            f'<p class="note">{html.escape(one.sampling)}{_cut(one.cut)}</p>'
+            f"<pre><b>{html.escape(one.prompt)}</b>{html.escape(one.text)}</pre>"
             for one in generations
         )
     loss = np.divide(nll, targets, out=np.zeros(len(nll)), where=targets > 0)
@@ -101,3 +104,7 @@ def write_language_report(
     )
     title = f"Evaluation: {config.task}, {config.split} split, {len(nll):,} documents"
     (folder / "report.html").write_text(page(title, sections), encoding="utf-8")
+
+
+def _cut(tokens: int) -> str:
+    return f"; {tokens:,} tokens of the prompt's beginning were cut, it is too long for the model" if tokens else ""

@@ -34,6 +34,7 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
         properties={"sequence_length": length, "vocabulary_size": pieces.vocabulary_size, "chat": chat},
         about=f"A causal language model that sees {length} tokens at once"
         + (" and answers questions (ChatML)." if chat else ".")
+        + " A longer text loses its beginning, but for the tokens that begin every text."
         + (
             f" Its answers end with the text {END}, no token: a program that generates must stop there."
             if plain
@@ -56,17 +57,26 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
             model does not learn, is not among them; all turns are, while the evaluation counts the assistant's.
         tokenize: `text`: string [batch] → `token_ids`: int32 [batch, longest], -1 behind the end.
         begin: `text`: string [1], `tokens` and the sampling → `token`: int32 [1], its `bytes`, whether it `ended` the text,
-            `cache`, `index`, and `stop`: string [stops], which end the text too.
+            `cache`, `index`, `stop`: string [stops], which end the text too, and `cut`: int32 [1], how many tokens of a
+            text that is too long were not read.
         step: `token`, `cache`, `index` and the sampling → the same, one token on.
+
+    A text with which one new token fits is read whole, and new ones fill what it leaves. A longer one loses tokens behind
+    those that begin every text (begin-of-text and, of a model that chats, the mark and role before a question).
     """
     module = tf.Module()
     module.model, module.tokenizer = model, getattr(pieces, "resource", None)
-    generator = Generator(model, pieces.end_ids, length)
+    marks = Marks.of(pieces) if chat else None
+    before = (
+        (marks.tokenize(tf.constant(QUESTION[:1])).to_list()[0] if marks else pieces.encode(QUESTION[:1])[0])
+        if chat
+        else []
+    )
+    generator = Generator(model, pieces.end_ids, length, 1 + len(before))
     text = tf.TensorSpec([None], tf.string, "text")
     sampling = list(Sampling.specs().values())
     cache_spec = tf.TensorSpec([1, *generator.cache_shape], tf.float32, "cache")
 
-    marks = Marks.of(pieces) if chat else None
     # A mark that is a token of its own ends the text as such.
     stops = [END] if chat and not marks else []
 
@@ -125,12 +135,12 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
     def begin(
         text: tf.Tensor, tokens: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        ids = prompts(text).to_tensor()
-        ids = ids[:, tf.maximum(0, tf.shape(ids)[1] - generator.room_for_prompt(tokens)) :]
+        read, cut = generator.fit(prompts(text), tokens)
+        ids = read.to_tensor()
         count = tf.shape(ids)[1]
         logits, cache = generator.begin(ids, count + tf.minimum(tokens, length - count))
         first = told(logits, cache, count, Sampling(temperature, top_k, top_p, seed))
-        return {**first, "stop": tf.constant(stops, tf.string)}
+        return {**first, "stop": tf.constant(stops, tf.string), "cut": cut}
 
     @tf.function(
         input_signature=[

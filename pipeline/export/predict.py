@@ -16,6 +16,8 @@ from typing import Any
 from lmworks.configs.errors import UserError
 
 _BATCH = 64
+_SHOWN = 40
+"""Characters of a text that a message names it by."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,10 @@ def continue_text(served: Any, text: str, wish: Wish) -> Iterator[str]:
         "seed": tf.constant(wish.seed),
     }
     found = served["begin"](text=tf.constant([text]), tokens=tf.constant(wish.tokens), **sampling)
-    most = int(found["cache"].shape[3]) - int(found["index"])
+    read = int(found["index"])
+    most = int(found["cache"].shape[3]) - read
+    if "cut" in found and (cut := int(found["cut"][0])):
+        _say(text, f"{cut} of its tokens were cut, behind those that begin it, and {read} read, so that {most} new fit")
     ends = [*wish.stop, *(stop.decode() for stop in found["stop"].numpy())]
     # A token may end inside a character, and a stop string inside a token: what may still change is held back.
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
@@ -173,11 +178,21 @@ def continue_text(served: Any, text: str, wish: Wish) -> Iterator[str]:
             yield held[:safe]
             held = held[safe:]
         if count >= most:
+            if count < wish.tokens:
+                _say(
+                    text,
+                    f"ends after {count} of {wish.tokens} new tokens: no more fit behind the {read} that were read",
+                )
             break
         state = {name: found[name] for name in ("token", "cache", "index")}
         found = served["step"](**state, **sampling)
     if rest := held + decode(b"", True):
         yield rest
+
+
+def _say(text: str, what: str) -> None:
+    beginning = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    print(f"predict: {beginning!r}: {what}", file=sys.stderr, flush=True)
 
 
 def _overlap(text: str, stop: str) -> int:

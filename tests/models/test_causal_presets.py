@@ -12,7 +12,7 @@ from lmworks.models.generation import Completer, Generator, Sampling
 from lmworks.models.losses import cross_entropy
 from lmworks.models.tokenizer import open_causal_pieces
 from lmworks.pipeline.train.loop import decays
-from tests.tiny_decoders import FAMILIES, backbone, tokenizer_folder
+from tests.tiny_decoders import FAMILIES, backbone, read_of, tokenizer_folder
 
 TEXT = "def parse_args(self, args=None):\n    return 12 + x\n"
 
@@ -53,12 +53,12 @@ def test_the_loss_is_that_of_the_models_own_logits(opened):
 
 def test_generating_with_a_cache_is_the_model_itself(opened):
     model, pieces, _ = opened
-    prompts = [TEXT[:12], TEXT[:40], ""]
+    prompts = [TEXT[:12], TEXT[:40], "", TEXT * 2]
     found = Completer(model, pieces, 24, 9, Sampling()).token_ids(prompts)
     for prompt, new in zip(prompts, found, strict=True):
-        ids = [pieces.begin_id, *pieces.encode([prompt])[0].tolist()][-(24 - 9) :]
+        ids = read_of([pieces.begin_id, *pieces.encode([prompt])[0].tolist()], 24, 9)
         expected = []
-        while len(expected) < 9:
+        while len(expected) < min(9, 24 - len(ids)):
             following = int(np.argmax(causal_lm.logits_of(model, tf.constant([ids + expected])).numpy()[0, -1]))
             if following in pieces.end_ids:
                 break

@@ -32,6 +32,7 @@ from lmworks.pipeline.train.tensorflow_engine import TensorFlowEngine
 from lmworks.pipeline.windows import _stream, windows_of
 from tests.conftest import lmworks
 from tests.pipeline.corpora import corpus, story
+from tests.tiny_decoders import read_of
 
 SIZES = {"layers": 2, "heads": 2, "hidden_dim": 16, "intermediate_dim": 32, "dropout": 0.0}
 
@@ -372,12 +373,12 @@ def test_generating_with_a_cache_is_the_model_itself(causal):
     _, work = _work(causal)
     for variable in work.model.trainable_variables:
         variable.assign(variable + 0.3 * keras.random.normal(variable.shape, seed=len(variable.path)))
-    prompts = ["The end", "fox dog house river stone runs sleeps over", ""]
+    prompts = ["The end", "fox dog house river stone runs sleeps over", "", "fox dog house river stone " * 3]
     found = Completer(work.model, work.pieces, 32, 9, Sampling()).token_ids(prompts)
     for prompt, new in zip(prompts, found, strict=True):
-        ids = [work.pieces.end_id, *work.pieces.encode([prompt])[0].tolist()][-(32 - 9) :]
+        ids = read_of([work.pieces.end_id, *work.pieces.encode([prompt])[0].tolist()], 32, 9)
         expected = []
-        while len(expected) < 9:
+        while len(expected) < min(9, 32 - len(ids)):
             following = int(np.argmax(causal_lm.logits_of(work.model, tf.constant([ids + expected])).numpy()[0, -1]))
             if following == work.pieces.end_id:
                 break
