@@ -7,7 +7,7 @@ IMAGE ?= lmworks:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)$(if
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-peers check bench image lock clean
+.PHONY: help setup demo test test-slow test-peers test-long check bench image lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -39,6 +39,9 @@ test-slow: setup ## kills, several processes, a whole language model
 
 test-peers: .venv-peers/ready ## parity with PyTorch and transformers
 	.venv-peers/bin/python -m pytest -m peers tests/peers
+
+test-long: setup ## simulations, outside .ci/run: what the intervals cover
+	$(BIN)/python -m pytest -m long
 
 check: setup ## ruff and mypy
 	$(BIN)/ruff format --check .

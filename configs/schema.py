@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lmworks.configs.metrics import unknown_metric, unreachable
 from lmworks.configs.paths import expand
 from lmworks.configs.platform import Platform, Registry
 from lmworks.configs.section import OnlyFor, Positive, Section
@@ -483,6 +484,8 @@ class Threshold(Section):
     def _bounded(self) -> Threshold:
         if self.min is None and self.max is None:
             raise ValueError("needs min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: no model can be within")
         return self
 
 
@@ -494,9 +497,7 @@ class Evaluate(Section):
     slices: tuple[str, ...] = ()
     """Columns of the examples; the metrics are computed for each of their values too."""
     thresholds: Annotated[dict[str, Threshold], PER_RUN] = {}
-    """Metric names (`accuracy`, `f1_macro`, …) and their bounds; the model is blessed when all hold."""
-    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Replicates behind the 95 % intervals; 0 for none."""
+    """Metric names (`accuracy`, `f1_macro`, `f1/<class>`, …) and their bounds; the model is blessed if all hold."""
     stride: Annotated[Positive | None, CAUSAL] = None
     """causal_lm: tokens by which the window slides; every token is predicted once, with at least `sequence_length` less
     `stride` tokens before it where the document has them. Half of `sequence_length` when not given."""
@@ -506,6 +507,24 @@ class Evaluate(Section):
     mask_ratio: Annotated[float, Field(gt=0, lt=1), MASKED] = 0.15
     """masked_lm: share of the tokens that are targets, single ones. Not `train.mask_ratio`, so that models that were trained
     with different ones compare; the validation in training has training's own."""
+
+    def check_thresholds(self, task: Task, labels: tuple[str, ...] = ()) -> None:
+        """Refuses thresholds on metrics that the task does not have, and bounds that no model can keep.
+
+        Args:
+            task: of the config.
+            labels: the classes, where the config names them.
+
+        Raises:
+            ValueError: with all such thresholds.
+        """
+        wrong = [
+            f"evaluate.thresholds.{name}: {why}"
+            for name, bounds in self.thresholds.items()
+            if (why := unknown_metric(name, task, labels) or unreachable(name, bounds.min, bounds.max))
+        ]
+        if wrong:
+            raise ValueError("\n  ".join(wrong))
 
 
 class Servables(Section):
@@ -634,6 +653,19 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_metrics(self) -> Config:
+        self.evaluate.check_thresholds(self.task, self.ingest.labels)
+        if self.preprocess.chat and "bits_per_byte" in self.evaluate.thresholds:
+            raise ValueError(
+                "evaluate.thresholds.bits_per_byte: there are none of conversations, of which only answers are predicted"
+            )
+        if "memorised_50grams" in self.evaluate.thresholds and self.preprocess.sequence_length < 100:
+            raise ValueError(
+                "evaluate.thresholds.memorised_50grams: half of preprocess.sequence_length is generated, which must be 100 or more"
+            )
+        return self
+
 
 def _folders(preset: str | Package | None) -> tuple[str, ...]:
     return (expand(preset, "model.preset"),) if isinstance(preset, str) else ()
@@ -725,6 +757,11 @@ class EvaluateStage(Evaluate):
     """What the component `evaluate` is given."""
 
     task: Task
+
+    @model_validator(mode="after")
+    def _measurable(self) -> EvaluateStage:
+        self.check_thresholds(self.task)
+        return self
 
 
 class ExportStage(Servables):

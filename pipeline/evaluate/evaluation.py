@@ -12,17 +12,16 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import text_classification
 from lmworks.pipeline.cells import plain
-from lmworks.pipeline.evaluate.classification import figures
-from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics, write_report
+from lmworks.pipeline.evaluate.classification import confusion, figures
+from lmworks.pipeline.evaluate.collapse import remarks
+from lmworks.pipeline.evaluate.gate import check_names, gate
+from lmworks.pipeline.evaluate.report import summary, write_metrics, write_report
 from lmworks.pipeline.evaluate.slices import measure_slices
 from lmworks.pipeline.evaluate.views import class_view, metric_view
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import SOURCE_ID, files_of, read_batches
-from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, write_json
-
-_SEED = 0
-"""Of the bootstrap: the same predictions give the same intervals in every run."""
+from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
 
 
 def measure_model(
@@ -31,14 +30,13 @@ def measure_model(
     """Writes the evaluation and returns whether the model is blessed."""
     columns = columns_of(config, examples)
     classifier, names = text_classification.load(model.path)
+    check_names(config.thresholds, names)
     table = SequenceTable(sequences, config.split)
     scores = predict(text_classification.probabilities(classifier), table)
-    metrics = figures(table.labels, scores, names, config.bootstrap, _SEED)
+    metrics = figures(table.labels, scores, names)
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
-    slices = measure_slices(
-        {name: found.column(name) for name in config.slices}, table.labels, scores, names, config.bootstrap, _SEED
-    )
-    blessed, reasons = blessing(metrics, config.thresholds)
+    slices = measure_slices({name: found.column(name) for name in config.slices}, table.labels, scores, names)
+    decision = gate(metrics, config.thresholds, config.split, names)
     text, text_b = examples.properties["text"], examples.properties["text_b"]
     texts = found.column(text).to_pylist()
     if text_b:
@@ -48,8 +46,10 @@ def measure_model(
     write_metrics(folder, config.task, config.split, len(table), metrics, slices)
     source_ids = source_ids_of(found)
     shown_ids = names_of_rows(source_ids, ids)
-    write_report(folder, config.task, config.split, metrics, slices, table.labels, scores, names, texts, shown_ids)
-    write_json(folder / "blessing.json", {"blessed": blessed, "reasons": reasons})
+    write_report(
+        folder, config.task, config.split, metrics, slices, table.labels, scores, names, texts, shown_ids, decision
+    )
+    decision.write(folder)
     predictions = {
         "id": pa.array(ids, pa.string()),
         **source_ids,
@@ -58,10 +58,11 @@ def measure_model(
         "scores": pa.array(list(scores), pa.list_(pa.float32())),
     }
     pq.write_table(pa.table(predictions), folder / "predictions.parquet")
-    told = summary(metrics, ("accuracy", "f1_macro", "log_loss"), blessed, reasons)
+    remarkable = remarks(confusion(table.labels, scores.argmax(1), len(names)), names)
+    line = summary(metrics, ("accuracy", "f1_macro", "log_loss"), decision, remarkable)
     evaluation.shown = {"metrics": metric_view(metrics), "classes": class_view(table.labels, scores, names)}
-    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": told}
-    return blessed
+    evaluation.properties |= {"split": config.split, "summary": line, **decision.properties()}
+    return decision.blessed
 
 
 def columns_of(config: EvaluateStage, examples: Examples) -> list[str]:

@@ -19,9 +19,10 @@ from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.evaluate.classification import Figure
 from lmworks.pipeline.evaluate.evaluation import columns_of, names_of_rows, source_ids_of
+from lmworks.pipeline.evaluate.gate import gate
 from lmworks.pipeline.evaluate.language_metrics import Row, Sums, figures, masked_rows, window_row
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
-from lmworks.pipeline.evaluate.report import blessing, summary, write_metrics
+from lmworks.pipeline.evaluate.report import summary, write_metrics
 from lmworks.pipeline.evaluate.slices import Slice, groups
 from lmworks.pipeline.evaluate.views import metric_view
 from lmworks.pipeline.masking import MaskedRows
@@ -29,7 +30,7 @@ from lmworks.pipeline.masking import predictions as masked_predictions
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.pipeline.windows import predictions, windows_of
-from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, write_json
+from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
 
 _SEED = 0
 _GENERATIONS = 8
@@ -54,23 +55,23 @@ def measure_language_model(
     else:
         sums = _masked(config, model, table, pieces)
         evaluation.properties["mask_ratio"] = config.mask_ratio
-    metrics, slices = figures(sums, config.bootstrap), _slices(config, found, sums)
+    metrics, slices = figures(sums), _slices(config, found, sums)
     texts = found.column(examples.properties["text"])
     generations: list[Generation] = []
     if not isinstance(pieces, WordPiece):
         generations, memorised = _generate(config, sequences, loaded, table, pieces, texts)
         if memorised is not None:
             metrics[f"memorised_{GRAM}grams"] = Figure(value=memorised)
-    blessed, reasons = blessing(metrics, config.thresholds)
+    decision = gate(metrics, config.thresholds, config.split)
     folder = evaluation.path
     write_metrics(folder, config.task, config.split, len(table), metrics, slices)
     per_document = sums.by_document(len(table))
     source_ids = source_ids_of(found)
     shown_ids = names_of_rows(source_ids, table.ids.to_pylist())
     write_language_report(
-        folder, config, metrics, slices, per_document.nll, per_document.targets, texts, shown_ids, generations
+        folder, config, metrics, slices, per_document.nll, per_document.targets, texts, shown_ids, generations, decision
     )
-    write_json(folder / "blessing.json", {"blessed": blessed, "reasons": reasons})
+    decision.write(folder)
     predicted = {
         "id": pa.array(table.ids.to_pylist(), pa.string()),
         **source_ids,
@@ -80,10 +81,10 @@ def measure_language_model(
         **extra,
     }
     pq.write_table(pa.table(predicted), folder / "predictions.parquet")
-    told = summary(metrics, ("perplexity", "bits_per_byte", "accuracy"), blessed, reasons)
+    line = summary(metrics, ("perplexity", "bits_per_byte", "accuracy"), decision)
     evaluation.shown = {"metrics": metric_view(metrics)}
-    evaluation.properties |= {"split": config.split, "blessed": blessed, "summary": told}
-    return blessed
+    evaluation.properties |= {"split": config.split, "summary": line, **decision.properties()}
+    return decision.blessed
 
 
 def _causal(
@@ -127,8 +128,8 @@ def _slices(config: EvaluateStage, found: pa.Table, sums: Sums) -> list[Slice]:
     for column in config.slices:
         for value, rows in groups(found.column(column)):
             part = sums.take(np.isin(sums.documents, rows))
-            if part.targets.sum() > 0:
-                result.append(Slice(slice={column: value}, examples=len(rows), metrics=figures(part, config.bootstrap)))
+            metrics = figures(part) if part.targets.sum() > 0 else {}
+            result.append(Slice(slice={column: value}, examples=len(rows), metrics=metrics))
     return result
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmworks.configs.errors import UserError
 from lmworks.pipeline.evaluate.classification import Figure
+from lmworks.pipeline.evaluate.intervals import Bounds, ratio_over_documents
 
 if TYPE_CHECKING:
     from lmworks.pipeline.masking import MaskedPrediction
@@ -19,11 +21,6 @@ if TYPE_CHECKING:
 
 Row = tuple[float, float, float, float, int]
 """One unit: nll, targets, hits, bytes, document."""
-
-_SEED = 0
-"""Of the bootstrap: the same predictions give the same intervals in every run."""
-_FEW = 20
-"""With fewer documents than this the bootstrap draws stretches instead."""
 
 
 @dataclass(frozen=True)
@@ -106,37 +103,50 @@ def _formulas(nll: Any, targets: Any, hits: Any, size: Any) -> dict[str, Any]:
     return found | ({"bits_per_byte": bits_per_byte(nll, size)} if np.all(size > 0) else {})
 
 
-def figures(sums: Sums, replicates: int, seed: int = _SEED) -> dict[str, Figure]:
-    """Metrics, with 95 % percentile bootstrap intervals over what can be taken as independent.
+def figures(sums: Sums) -> dict[str, Figure]:
+    """Computes the metrics, with 95 % confidence intervals over documents.
 
-    That is documents: tokens of one document are not independent. With fewer than 20 documents, whose resamples would be too
-    few and too coarse, stretches of documents are drawn: what the model saw at once, a window of a causal one, a sequence of
-    a masked one, of each document in it. This block bootstrap (Künsch 1989, The Annals of Statistics 17) keeps the dependence
-    within a stretch and neglects that between stretches of a document, so that such an interval is somewhat too narrow and
-    says nothing of other documents. Single tokens are never drawn.
+    Documents are what can be taken as independent, their tokens are not: all metrics are ratios of totals over documents of
+    unequal length (`ratio_over_documents`), and perplexity, which rises with the loss, has its bounds. So an interval says
+    how much other documents of the kind would change the figure; of few documents nothing is said.
 
     Args:
-        sums: of stretches.
-        replicates: number of samples; 0 gives no intervals.
-        seed: of the samples.
+        sums: of stretches of documents, or of whole ones.
+
+    Raises:
+        UserError: there are no targets, or the model gives no finite log-probabilities.
     """
+    _check(sums)
     values = sums.metrics()
-    sums = sums.take(sums.targets > 0)
-    if len(np.unique(sums.documents)) >= _FEW:
-        whole = sums.by_document(int(sums.documents.max()) + 1)
-        sums = whole.take(whole.targets > 0)
-    columns = sums.columns()
-    units = columns.shape[1]
-    if not replicates or units < 2:
-        return {name: Figure(value=value) for name, value in values.items()}
-    random = np.random.default_rng(seed)
-    totals = np.zeros((replicates, 4))
-    for replicate in range(replicates):
-        # How often each unit is drawn is all that matters.
-        counts = np.bincount(random.integers(units, size=units, dtype=np.uint32), minlength=units)
-        totals[replicate] = columns @ counts
-    bounds = {name: np.percentile(sample, [2.5, 97.5]) for name, sample in _formulas(*totals.T).items()}
-    return {
-        name: Figure(value=value, ci95=(float(bounds[name][0]), float(bounds[name][1])))
-        for name, value in values.items()
+    whole = sums.by_document(int(sums.documents.max()) + 1)
+    whole = whole.take(whole.targets > 0)
+    bounds = {
+        "loss": _bounded(ratio_over_documents(whole.nll, whole.targets), math.inf),
+        "accuracy": _bounded(ratio_over_documents(whole.hits, whole.targets), 1.0),
     }
+    if "bits_per_byte" in values:
+        bounds["bits_per_byte"] = _bounded(ratio_over_documents(whole.nll / math.log(2), whole.bytes), math.inf)
+    if loss := bounds["loss"]:
+        bounds["perplexity"] = (float(perplexity(loss[0])), float(perplexity(loss[1])))
+    result = {}
+    for name, value in values.items():
+        interval = bounds.get(name)
+        result[name] = Figure(value=value, ci95=interval) if interval else Figure(value=value)
+    return result
+
+
+def _check(sums: Sums) -> None:
+    """Refuses sums that no figure can be computed from."""
+    if not sums.targets.sum():
+        raise UserError("the split has no targets: nothing in it is to be predicted")
+    broken = np.unique(sums.documents[~np.isfinite(sums.nll)])
+    if len(broken):
+        raise UserError(
+            f"loss: the model gives no finite log-probabilities in {len(broken):,} of "
+            f"{len(np.unique(sums.documents)):,} documents, so that loss and perplexity are no numbers; did training diverge?"
+        )
+
+
+def _bounded(bounds: Bounds | None, most: float) -> Bounds | None:
+    """Bounds of what lies between 0 and `most`."""
+    return bounds and (max(bounds[0], 0.0), min(bounds[1], most))

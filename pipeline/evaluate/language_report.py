@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,19 @@ import pyarrow as pa
 
 from lmworks.configs.schema import EvaluateStage
 from lmworks.pipeline.evaluate.classification import Figure
-from lmworks.pipeline.evaluate.report import MAX_CHARACTERS, MAX_ROWS, cell, page, shown, table
+from lmworks.pipeline.evaluate.gate import Gate
+from lmworks.pipeline.evaluate.intervals import MIN_DOCUMENTS
+from lmworks.pipeline.evaluate.report import (
+    MAX_CHARACTERS,
+    MAX_ROWS,
+    NOTHING,
+    cell,
+    gate_section,
+    page,
+    shown,
+    slice_name,
+    table,
+)
 from lmworks.pipeline.evaluate.slices import Slice
 
 _ABOUT = {
@@ -45,6 +56,7 @@ def write_language_report(
     texts: pa.ChunkedArray,
     ids: Sequence[str],
     generations: Sequence[Generation],
+    decision: Gate,
 ) -> None:
     """Writes report.html: one page that needs no other file and no script.
 
@@ -58,28 +70,28 @@ def write_language_report(
         texts: the documents.
         ids: [documents], shown beside them.
         generations: shown as they are.
+        decision: of the gate.
     """
     sections = {
+        "Gate": gate_section(decision),
         "Metrics": table(
             ("metric", "value [95 % interval]", ""),
             ([cell(name), cell(shown(figure)), cell(_ABOUT.get(name, ""), "note")] for name, figure in metrics.items()),
         )
+        + '<p class="note">Intervals: Student\'s t of the jackknife over documents, of unequal length; '
+        f"{NOTHING} where there are fewer than {MIN_DOCUMENTS} documents, or nothing can be said.</p>",
     }
     if slices:
-        names = [name for name in ("loss", "perplexity", "bits_per_byte", "accuracy") if name in slices[0]["metrics"]]
+        names = [name for name in ("loss", "perplexity", "bits_per_byte", "accuracy") if name in metrics]
         sections["Slices"] = table(
             ("slice", "documents", *names),
             (
                 [
-                    cell(
-                        ", ".join(
-                            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in one["slice"].items()
-                        )
-                    ),
-                    cell(one["examples"]),
-                    *(cell(shown(one["metrics"][name])) for name in names),
+                    cell(slice_name(part)),
+                    cell(part["examples"]),
+                    *(cell(shown(part["metrics"].get(name))) for name in names),
                 ]
-                for one in slices
+                for part in slices
             ),
         )
     if generations:

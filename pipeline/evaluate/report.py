@@ -1,8 +1,7 @@
-"""What an evaluation leaves behind: metrics.json, the blessing's reasons and report.html."""
+"""What an evaluation leaves behind: metrics.json, its summary in one line and report.html."""
 
 from __future__ import annotations
 
-import difflib
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lmworks.configs.errors import UserError
-from lmworks.configs.schema import Threshold
-from lmworks.pipeline.evaluate.classification import Figure, Integers, Scores, calibration, check, confusion
+from lmworks.pipeline.evaluate.classification import (
+    PER_CLASS,
+    Figure,
+    Integers,
+    Scores,
+    calibration,
+    check,
+    confusion,
+)
+from lmworks.pipeline.evaluate.collapse import remarks
 from lmworks.pipeline.evaluate.figures import READABLE_CLASSES, reliability_svg, shares_of_labels
+from lmworks.pipeline.evaluate.gate import Gate
 from lmworks.pipeline.evaluate.slices import Slice
 
 SLICE_METRICS = ("accuracy", "f1_macro", "log_loss")
@@ -50,37 +57,6 @@ def write_metrics(
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
 
 
-def blessing(metrics: Mapping[str, Figure], thresholds: Mapping[str, Threshold]) -> tuple[bool, list[str]]:
-    """Whether every metric's value, not its interval, lies within its bounds, inclusive.
-
-    Returns:
-        The blessing, and why: the broken bounds, or all bounds when none is broken.
-
-    Raises:
-        UserError: a threshold names a metric that there is not.
-    """
-    for name in thresholds:
-        if name not in metrics:
-            near = difflib.get_close_matches(name, metrics, n=1, cutoff=0)
-            raise UserError(f"evaluate.thresholds: there is no metric {name!r}; the nearest is {near[0]!r}")
-    kept: list[str] = []
-    broken: list[str] = []
-    for name, threshold in thresholds.items():
-        value = metrics[name]["value"]
-        if threshold.min is not None:
-            # Not `value < min`: a bound of NaN, which YAML can say, must never bless.
-            holds = value >= threshold.min
-            (kept if holds else broken).append(
-                f"{name} {value} is {'at least' if holds else 'below'} the minimum {threshold.min}"
-            )
-        if threshold.max is not None:
-            holds = value <= threshold.max
-            (kept if holds else broken).append(
-                f"{name} {value} is {'at most' if holds else 'above'} the maximum {threshold.max}"
-            )
-    return not broken, broken or kept or ["no thresholds"]
-
-
 def cell(value: Any, kind: str = "") -> str:
     """An HTML table's cell; whole numbers with separators, others with four digits."""
     if isinstance(value, int | np.integer):
@@ -97,16 +73,35 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def shown(figure: Figure) -> str:
-    """A figure with its interval."""
+NOTHING = "–"
+"""Stands where the rows say nothing."""
+
+
+def shown(figure: Figure | None) -> str:
+    """A figure with its interval; a dash for either that there is not."""
+    if figure is None:
+        return NOTHING
     bounds = figure.get("ci95")
-    return f"{figure['value']:.4f}" + (f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "")
+    return f"{figure['value']:.4f} " + (f"[{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else f"[{NOTHING}]")
 
 
-def summary(metrics: Mapping[str, Figure], names: Iterable[str], blessed: bool, reasons: Iterable[str]) -> str:
-    """An evaluation in one line: those of these metrics that there are, and the blessing."""
-    told = [f"{name} {shown(metrics[name])}" for name in names if name in metrics]
-    return ", ".join([*told, "blessed" if blessed else f"NOT blessed: {'; '.join(reasons)}"])
+def summary(metrics: Mapping[str, Figure], names: Iterable[str], decision: Gate, remarks: Iterable[str] = ()) -> str:
+    """An evaluation in one line: those of these metrics that there are, what is remarkable, and the gate's verdict."""
+    shown_metrics = [f"{name} {shown(metrics[name])}" for name in names if name in metrics]
+    return ", ".join([*shown_metrics, *remarks, decision.verdict])
+
+
+def gate_section(decision: Gate) -> str:
+    """What the gate decided, and why."""
+    reasons = decision.reasons if decision.thresholds or not decision.blessed else []
+    items = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+    verdict = "blessed" if decision.blessed and decision.thresholds else "NOT blessed" if reasons else decision.verdict
+    return f"<p>{html.escape(verdict)}</p>" + (f"<ul>{items}</ul>" if items else "")
+
+
+def slice_name(part: Slice) -> str:
+    """A slice's column and value."""
+    return ", ".join(f"{column} = {json.dumps(value, ensure_ascii=False)}" for column, value in part["slice"].items())
 
 
 def _confusion_table(matrix: np.ndarray, names: Sequence[str]) -> str:
@@ -158,6 +153,7 @@ def write_report(
     names: Sequence[str],
     texts: Sequence[str],
     ids: Sequence[str],
+    decision: Gate,
 ) -> None:
     """Writes report.html: one page that needs no other file and no script.
 
@@ -165,49 +161,47 @@ def write_report(
         folder: where to.
         task: name of the task.
         split: name of the split.
-        metrics: of the whole split; those per class are `precision/<name>`, `recall/<name>`, `f1/<name>`.
+        metrics: of the whole split; those per class are `precision/<name>`, `recall/<name>`, `f1/<name>`, and missing for a
+            class without labelled rows.
         slices: of `measure_slices`.
         labels: int [n], in `range(classes)`.
         scores: float32 [n, classes], probabilities.
         names: the classes in label order.
         texts: [n], shown for wrong rows.
         ids: [n], of the examples.
+        decision: of the gate.
     """
     check(labels, scores, names)
     matrix = confusion(labels, scores.argmax(axis=1), len(names))
-    per_class = ("precision", "recall", "f1")
-    of_classes = {f"{kind}/{name}" for kind in per_class for name in names}
+    of_classes = {f"{kind}/{name}" for kind in PER_CLASS for name in names}
     reliability = calibration(labels, scores)
+    remarkable = "".join(f"<p><b>{html.escape(remark)}</b></p>" for remark in remarks(matrix, names))
     sections = {
-        "Metrics": table(
+        "Gate": gate_section(decision),
+        "Metrics": remarkable
+        + table(
             ("metric", "value [95 % interval]"),
             ([cell(name), cell(shown(figure))] for name, figure in metrics.items() if name not in of_classes),
-        ),
+        )
+        + f'<p class="note">{NOTHING}: the rows say too little.</p>',
         "Confusion matrix": _confusion_table(matrix, names),
         "Classes": table(
-            ("class", "rows", "predicted", *per_class),
+            ("class", "rows", "predicted", *PER_CLASS),
             (
                 [cell(name), cell(rows), cell(predicted)]
-                + [cell(shown(metrics[f"{kind}/{name}"])) for kind in per_class]
+                + [cell(shown(metrics.get(f"{kind}/{name}"))) for kind in PER_CLASS]
                 for name, rows, predicted in zip(names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
             ),
         ),
         "Slices": table(
             ("slice", "rows", *SLICE_METRICS),
             (
-                [
-                    cell(
-                        ", ".join(
-                            f"{column} = {json.dumps(value, ensure_ascii=False)}" for column, value in key.items()
-                        )
-                    )
-                ]
-                + [cell(part["examples"])]
-                + [cell(shown(part["metrics"][name])) for name in SLICE_METRICS]
+                [cell(slice_name(part)), cell(part["examples"])]
+                + [cell(shown(part["metrics"].get(name))) for name in SLICE_METRICS]
                 for part in slices
-                for key in (part["slice"],)
             ),
         )
+        + '<p class="note">f1_macro counts a class that the slice lacks as 0, as in the whole split.</p>'
         if slices
         else '<p class="note">None; evaluate.slices names the columns.</p>',
         "Calibration": f"<p>Expected calibration error {reliability['error']:.4f} "

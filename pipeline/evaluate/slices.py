@@ -72,8 +72,6 @@ def measure_slices(
     labels: Integers,
     scores: Scores,
     names: Sequence[str],
-    replicates: int,
-    seed: int,
 ) -> list[Slice]:
     """Figures of each value of each column; null is a slice of its own.
 
@@ -82,8 +80,6 @@ def measure_slices(
         labels: int [n], in `range(classes)`.
         scores: float32 [n, classes], probabilities.
         names: the classes in label order. Each slice is measured over all of them, also those that it lacks.
-        replicates: bootstrap samples per slice; 0 gives no intervals.
-        seed: of the samples.
 
     Returns:
         Columns in the given order, within each the biggest slice first. Of a column with more than 50 values the 49
@@ -100,6 +96,6 @@ def measure_slices(
             raise ValueError(f"column {column!r} has {len(values)} values for {len(labels)} rows")
         for value, group in groups(values):
             rows = np.asarray(group)
-            part = figures(labels[rows], scores[rows], names, replicates, seed)
+            part = figures(labels[rows], scores[rows], names)
             slices.append(Slice(slice={column: value}, examples=len(rows), metrics=part))
     return slices

@@ -28,24 +28,22 @@ class Described(NamedTuple):
 
 
 def model_card(
-    config: ExportStage,
-    use: str,
-    about: str,
-    model: Model,
-    evaluation: Evaluation,
-    proof: dict[str, Any],
-    loaded: Any,
+    config: ExportStage, described: Described, model: Model, evaluation: Evaluation, proof: dict[str, Any]
 ) -> str:
     """Markdown: what the model is, how to call it, how good it is, where its limits are."""
     measured = json.loads((evaluation.path / "metrics.json").read_text())
     rows = "\n".join(
         f"| {metric} | {entry['value']:.4f} | "
-        + (f"{entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f} |" if "ci95" in entry else "|")
+        + (f"{entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f} |" if "ci95" in entry else "– |")
         for metric, entry in measured["metrics"].items()
     )
+    absent = [label for label in described.labels if f"recall/{label}" not in measured["metrics"]]
+    rows += "".join(f"\n| precision, recall, f1/{label} | – | – |" for label in absent)
+    gate = json.loads((evaluation.path / "blessing.json").read_text())
+    demanded = "\n".join(f"- {reason}" for reason in gate["reasons"])
     return f"""# {config.name}
 
-{about}
+{described.about}
 Trained in {model.properties["precision"]}, evaluated and served in float32.
 
 ## Use
@@ -53,7 +51,7 @@ Trained in {model.properties["precision"]}, evaluated and served in float32.
 ```python
 import tensorflow as tf, tensorflow_text
 served = tf.saved_model.load("saved_model").signatures["serving_default"]
-{use}
+{described.use}
 ```
 
 ## Measured on the {measured["split"]} split, {measured["examples"]:,} rows
@@ -61,6 +59,12 @@ served = tf.saved_model.load("saved_model").signatures["serving_default"]
 | metric | value | 95 % interval |
 |---|---|---|
 {rows}
+
+"–": the rows say nothing, or too little for an interval.
+
+Thresholds that it had to keep:
+
+{demanded}
 
 The SavedModel gave the evaluated probabilities in a fresh process on all {proof["rows"]:,} rows that were compared
 (largest difference {proof["largest_difference"]:.1e}).
@@ -70,7 +74,7 @@ The SavedModel gave the evaluated probabilities in a fresh process on all {proof
 - The figures hold for text like the test split's. Measure again on your own rows before you rely on them.
 - The model repeats the biases of its training text and of the preset it started from; `evaluate.slices` shows groups.
 - KerasHub's own preprocessor in the model's preset folder may tokenise rare characters otherwise than this servable.
-{_beside_keras_hub(loaded)}"""
+{_beside_keras_hub(described.model)}"""
 
 
 def _beside_keras_hub(loaded: Any) -> str:

@@ -35,7 +35,7 @@ def write_servable(
         target = servable.path / "huggingface"
         huggingface.write(described.model, described.pieces, described.length, target, described.labels)
     proof = prove(config.task, folder, examples, sequences, evaluation)
-    card = model_card(config, described.use, described.about, model, evaluation, proof, described.model)
+    card = model_card(config, described, model, evaluation, proof)
     (servable.path / "README.md").write_text(card, encoding="utf-8")
     servable.properties |= {
         **described.properties,
