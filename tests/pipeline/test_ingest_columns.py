@@ -336,15 +336,25 @@ def test_lists_and_objects_are_no_labels(tmp_path, cell, reason):
     assert examples.properties["labels"] == ["0", "1"]
 
 
-def test_a_conversation_is_kept_as_json_and_another_list_is_no_text(tmp_path):
+@pytest.mark.parametrize("column", ["text", "messages"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_conversation_is_kept_as_json_beside_the_other_columns(tmp_path, kind, column):
     messages = [{"role": "user", "content": "é"}, {"role": "assistant", "content": "b"}]
-    rows = [{"text": messages}, {"text": ["a", "b"]}, {"text": {"a": 1}}]
+    path = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        jsonl(path, [{column: messages, "turns": 2}])
+    else:
+        pq.write_table(pa.table({column: [messages], "turns": [2]}), path)
+    examples = ingested(tmp_path, chat="chatml", **dict.fromkeys(("train", "validation", "test"), str(path)))
+    rows = split_of(examples, "train").drop(["id"]).to_pylist()
+    assert rows == [{"turns": 2, "text": json.dumps(messages, ensure_ascii=False)}]
+
+
+def test_a_list_or_an_object_is_no_text(tmp_path):
+    rows = [{"text": "a"}, {"text": ["a", "b"]}, {"text": {"a": 1}}, {"text": [{"role": "user", "content": "a"}]}]
     examples = trained_on(tmp_path, jsonl(tmp_path / "a.jsonl", rows), max_rejects=1)
-    assert split_of(examples, "train")["text"].to_pylist() == [json.dumps(messages, ensure_ascii=False)]
-    assert [row for row, _ in rejects(examples)] == [2, 3]
-    pq.write_table(pa.table({"text": [messages]}), tmp_path / "a.parquet")
-    table = split_of(trained_on(tmp_path, tmp_path / "a.parquet"), "train")
-    assert json.loads(table["text"][0].as_py()) == messages
+    assert [row for row, _ in rejects(examples)] == [2, 3, 4]
+    assert all("conversations need preprocess.chat" in reason for _, reason in rejects(examples))
 
 
 @pytest.mark.parametrize(
