@@ -38,7 +38,7 @@ LLAMA3_ROPE = {
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 500.0}
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5}
 GEMMA = {**NORM, "head_dim": 16}
-GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 8, "sliding_window": 8}
+GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 16, "sliding_window": 8}
 CAPS = {"final_logit_softcapping": 4.0, "attn_logit_softcapping": 2.0}
 GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
@@ -73,9 +73,9 @@ SWAPPED = {
     "qwen3": (*_ACTIVATION, _BASE, _UNSCALED),
     "mistral": (*_ACTIVATION, _BASE, _UNSCALED, {"sliding_window": None}),
     "gemma": ({"hidden_act": "gelu_python"}, {"hidden_act": "relu"}, {"rope_parameters": DEFAULT_ROPE}),
-    "gemma2": (*_GEMMA_ACTIVATION, {"rope_parameters": DEFAULT_ROPE}, {"query_pre_attn_scalar": 16}, {"sliding_window": 64},
+    "gemma2": (*_GEMMA_ACTIVATION, {"rope_parameters": DEFAULT_ROPE}, {"query_pre_attn_scalar": 8}, {"sliding_window": 64},
                {"final_logit_softcapping": None}, {"attn_logit_softcapping": None}),
-    "gemma3": (*_GEMMA_ACTIVATION, {"query_pre_attn_scalar": 16}, {"sliding_window": 64},
+    "gemma3": (*_GEMMA_ACTIVATION, {"query_pre_attn_scalar": 8}, {"sliding_window": 64},
                {"rope_parameters": GEMMA3_ROPE | {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}},
                {"rope_parameters": GEMMA3_ROPE | {"sliding_attention": {"rope_type": "default", "rope_theta": 1e3}}}),
     "gemma3capped": ({"final_logit_softcapping": None}, {"attn_logit_softcapping": None}),
