@@ -286,6 +286,7 @@ _READERS = {
         {
             **_GEMMA, "hidden_act": "gelu_pytorch_tanh", "rope_theta": 1_000_000, "rope_local_base_freq": 10_000,
             "sliding_window_pattern": 6, "_sliding_window_pattern": 6,
+            "attn_logit_softcapping": None,  # which KerasHub would apply, and transformers does not
         },
         {
             "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "query_pre_attn_scalar": 256,
@@ -294,7 +295,7 @@ _READERS = {
         also=_gemma3,
         rope=_NESTED,
         understood=(
-            "query_pre_attn_scalar", "sliding_window", "layer_types", "final_logit_softcapping", "attn_logit_softcapping",
+            "query_pre_attn_scalar", "sliding_window", "layer_types", "final_logit_softcapping",
         ),
     ),
     "smollm3": _Reader(
