@@ -314,7 +314,7 @@ def test_what_kerashub_alone_computes_is_known(pieces, saved, tmp_path):
 def test_every_norm_of_a_gemma_and_qwen3_has_the_folders_epsilon(kind, tmp_path):
     """KerasHub's classes hand it on to some norms only; what was trained so, stays so."""
     pieces = tokenizer_folder(kind, tmp_path / "tokenizer")
-    model = getattr(keras_hub.models, f"{kind}CausalLM")(backbone(kind, pieces))
+    model = getattr(keras_hub.models, f"{kind}CausalLM")(backbone=backbone(kind, pieces), preprocessor=None)
     ids = tf.constant([pieces.encode(["the quick brown fox"])[0][:12].tolist()])
     assert read_arithmetic(model) is None
     mixed = causal_lm.logits_of(model, ids).numpy()
