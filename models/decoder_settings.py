@@ -195,9 +195,9 @@ def _gemma(pattern: int) -> Callable[[Described], Iterator[str]]:
         ]
         if kinds != expected:
             yield f"layer_types other than one full layer in {pattern}"
-        scales = (described["head_dim"], described["hidden_size"] // described["num_attention_heads"])
-        if (scale := described["query_pre_attn_scalar"]) not in scales:
-            yield f"query_pre_attn_scalar {scale}"
+        # KerasHub's backbone has an argument for another scale, which its layers do not get.
+        if (scale := described["query_pre_attn_scalar"]) != described["head_dim"]:
+            yield f"query_pre_attn_scalar {scale} with head_dim {described['head_dim']}"
 
     return check
 
@@ -286,6 +286,7 @@ _READERS = {
         {
             **_GEMMA, "hidden_act": "gelu_pytorch_tanh", "rope_theta": 1_000_000, "rope_local_base_freq": 10_000,
             "sliding_window_pattern": 6, "_sliding_window_pattern": 6,
+            "attn_logit_softcapping": None,  # which KerasHub would apply, and transformers does not
         },
         {
             "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "query_pre_attn_scalar": 256,
@@ -294,7 +295,7 @@ _READERS = {
         also=_gemma3,
         rope=_NESTED,
         understood=(
-            "query_pre_attn_scalar", "sliding_window", "layer_types", "final_logit_softcapping", "attn_logit_softcapping",
+            "query_pre_attn_scalar", "sliding_window", "layer_types", "final_logit_softcapping",
         ),
     ),
     "smollm3": _Reader(

@@ -160,7 +160,6 @@ _TAKEN_FOR_GRANTED: dict[str, dict[str, Any]] = {
     "QwenBackbone": {"use_sliding_window_attention": False},
     "GemmaBackbone": {
         **_CAPS,
-        "query_head_dim_normalize": True,
         "use_post_ffw_norm": False,
         "use_post_attention_norm": False,
         "use_sliding_window_attention": False,
@@ -214,6 +213,8 @@ def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
     if computed is not None:
         config["rms_norm_eps"] = computed.layer_norm_epsilon
+    if config["model_type"] == "gemma3_text":  # whatever the backbone's `query_head_dim_normalize`: no layer gets it
+        config["query_pre_attn_scalar"] = backbone.head_dim
     if config["model_type"] == "gemma":
         config["rope_theta"] = 10_000.0
         # The first is what transformers 5 reads, the second what older ones do.

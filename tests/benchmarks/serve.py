@@ -76,6 +76,7 @@ def _pipeline(run: Path):
         num_attention_heads=backbone.num_heads,
         intermediate_size=backbone.intermediate_dim,
         hidden_act=read_arithmetic(classifier).activation,
+        layer_norm_eps=read_arithmetic(classifier).layer_norm_epsilon,
         num_labels=len(labels),
     )
     model = BertForSequenceClassification(settings).eval()

@@ -61,10 +61,14 @@ def test_what_keras_hub_leaves_out_is_given(tmp_path):
         ({"model_type": "gemma", **GEMMA, "rope_parameters": {"rope_theta": 1e6}}, "rope_theta 1000000.0"),
         ({"model_type": "gemma2", **GEMMA, "hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
         ({"model_type": "gemma2", **GEMMA, "query_pre_attn_scalar": 144}, "query_pre_attn_scalar 144"),
+        # Gemma 2 27B: 4,608 / 32 heads, which KerasHub's layers do not get.
+        ({"model_type": "gemma2", **GEMMA, "hidden_size": 4608, "num_attention_heads": 32, "head_dim": 128,
+          "query_pre_attn_scalar": 144}, "query_pre_attn_scalar 144 with head_dim 128"),
         # transformers takes 256 where the config says nothing
         ({"model_type": "gemma2", **GEMMA}, "query_pre_attn_scalar 256"),
         ({"model_type": "gemma2", **GEMMA, "layer_types": ["full_attention"] * 2}, "one full layer in 2"),
         ({**GEMMA3, "sliding_window_pattern": 2}, "sliding_window_pattern 2"),
+        ({**GEMMA3, "attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0"),
         ({**GEMMA3, "rope_local_base_freq": 5e4}, "rope_local_base_freq 50000.0"),
         ({**GEMMA3, "rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "rope_scaling {'rope_type': 'yarn'"),
         ({**GEMMA3, "rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "rope_parameters.full_attention"),

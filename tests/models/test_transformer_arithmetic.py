@@ -19,11 +19,12 @@ from lmworks.models.bytepair import train_bytepair
 from lmworks.models.fused_transformer import fused_count, fused_layers
 from lmworks.models.preset import to_float32
 from lmworks.models.tokenizer import open_tokenizer
-from lmworks.models.transformer_arithmetic import FILE, Arithmetic, read_arithmetic, unlike_keras_hub
+from lmworks.models.transformer_arithmetic import FILE, Arithmetic, hand_epsilon_on, read_arithmetic, unlike_keras_hub
 from lmworks.models.wordpiece import train_wordpiece
 from lmworks.pipeline.export import classification
 from tests.bert_reference import logits, write_bert
 from tests.conftest import REPOSITORY
+from tests.tiny_decoders import backbone, tokenizer_folder
 
 TEXTS = [f"the quick brown fox {word} over {number} lazy dogs" for number in range(30) for word in ("ran", "sat")]
 ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "relu", "swish")
@@ -307,6 +308,26 @@ def test_what_kerashub_alone_computes_is_known(pieces, saved, tmp_path):
         "activation gelu (not gelu_new)",
         "layer-norm epsilon of the head 1e-12 (not 1e-05)",
     ]
+
+
+@pytest.mark.parametrize("kind", ["Gemma", "Gemma3", "Qwen3"])
+def test_every_norm_of_a_gemma_and_qwen3_has_the_folders_epsilon(kind, tmp_path):
+    """KerasHub's classes hand it on to some norms only; what was trained so, stays so."""
+    pieces = tokenizer_folder(kind, tmp_path / "tokenizer")
+    model = getattr(keras_hub.models, f"{kind}CausalLM")(backbone=backbone(kind, pieces), preprocessor=None)
+    ids = tf.constant([pieces.encode(["the quick brown fox"])[0][:12].tolist()])
+    assert read_arithmetic(model) is None
+    mixed = causal_lm.logits_of(model, ids).numpy()
+    causal_lm.save(model, pieces, 24, tmp_path / "earlier")
+    assert not (tmp_path / "earlier" / FILE).exists()
+    np.testing.assert_allclose(causal_lm.logits_of(causal_lm.load(tmp_path / "earlier"), ids), mixed, atol=1e-5)
+    hand_epsilon_on(model)
+    assert read_arithmetic(model) == Arithmetic(None, 3e-3)
+    assert unlike_keras_hub(model)
+    expected = causal_lm.logits_of(model, ids).numpy()
+    assert np.abs(expected - mixed).max() > 1e-4
+    causal_lm.save(model, pieces, 24, tmp_path / "saved")
+    np.testing.assert_allclose(causal_lm.logits_of(causal_lm.load(tmp_path / "saved"), ids), expected, atol=1e-5)
 
 
 def test_a_damaged_file_is_an_error_of_one_line(saved, tmp_path):

@@ -38,7 +38,7 @@ LLAMA3_ROPE = {
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 500.0}
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.5}
 GEMMA = {**NORM, "head_dim": 16}
-GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 8, "sliding_window": 8}
+GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 16, "sliding_window": 8}
 CAPS = {"final_logit_softcapping": 4.0, "attn_logit_softcapping": 2.0}
 GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
@@ -56,7 +56,7 @@ FAMILIES = {
     "gemma": ("GemmaConfig", GEMMA, "unprefixed"),
     "gemma2": ("Gemma2Config", {**GEMMA2, **CAPS}, "unprefixed"),
     "gemma3": ("Gemma3TextConfig", {**GEMMA2, "num_hidden_layers": 7, "rope_parameters": GEMMA3_ROPE}, "unprefixed"),
-    "gemma3capped": ("Gemma3TextConfig", {**GEMMA2, **CAPS, "num_hidden_layers": 7}, "unprefixed"),
+    "gemma3capped": ("Gemma3TextConfig", {**GEMMA2, "final_logit_softcapping": 4.0, "num_hidden_layers": 7}, "unprefixed"),
     "smollm3": ("SmolLM3Config", {**NORM, "rope_parameters": DEFAULT_ROPE, "num_hidden_layers": 4, "pad_token_id": None,
                                   "no_rope_layers": [1, 0, 0, 1]}, "llama3"),
 }  # fmt: skip
@@ -73,12 +73,12 @@ SWAPPED = {
     "qwen3": (*_ACTIVATION, _BASE, _UNSCALED),
     "mistral": (*_ACTIVATION, _BASE, _UNSCALED, {"sliding_window": None}),
     "gemma": ({"hidden_act": "gelu_python"}, {"hidden_act": "relu"}, {"rope_parameters": DEFAULT_ROPE}),
-    "gemma2": (*_GEMMA_ACTIVATION, {"rope_parameters": DEFAULT_ROPE}, {"query_pre_attn_scalar": 16}, {"sliding_window": 64},
+    "gemma2": (*_GEMMA_ACTIVATION, {"rope_parameters": DEFAULT_ROPE}, {"query_pre_attn_scalar": 8}, {"sliding_window": 64},
                {"final_logit_softcapping": None}, {"attn_logit_softcapping": None}),
-    "gemma3": (*_GEMMA_ACTIVATION, {"query_pre_attn_scalar": 16}, {"sliding_window": 64},
+    "gemma3": (*_GEMMA_ACTIVATION, {"query_pre_attn_scalar": 8}, {"sliding_window": 64},
                {"rope_parameters": GEMMA3_ROPE | {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}},
                {"rope_parameters": GEMMA3_ROPE | {"sliding_attention": {"rope_type": "default", "rope_theta": 1e3}}}),
-    "gemma3capped": ({"final_logit_softcapping": None}, {"attn_logit_softcapping": None}),
+    "gemma3capped": ({"final_logit_softcapping": None},),
     "smollm3": (*_ACTIVATION, _BASE, {"no_rope_layers": [1, 1, 1, 0]}),
 }  # fmt: skip
 """What a test of each family must tell from what its config says; the epsilon for all."""

@@ -101,11 +101,13 @@ def test_perplexity_equals_theirs_with_the_same_stride(gpt2, bytepair, tmp_path,
     assert math.exp(ours) == pytest.approx(math.exp(total / count), rel=1e-4)
 
 
-def test_gpt2_that_they_wrote_is_read_with_the_same_logits(bytepair, tmp_path):
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_gpt2_that_they_wrote_is_read_with_the_same_logits(bytepair, tmp_path, activation):
     torch.manual_seed(0)
     config = transformers.GPT2Config(
-        vocab_size=320, n_positions=24, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
-    )
+        vocab_size=320, n_positions=24, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0, n_inner=48,
+        activation_function=activation, layer_norm_epsilon=1e-2, initializer_range=0.4,
+    )  # fmt: skip
     theirs = transformers.GPT2LMHeadModel(config).eval()
     theirs.save_pretrained(tmp_path)
     bytepair.save(tmp_path)
@@ -114,7 +116,12 @@ def test_gpt2_that_they_wrote_is_read_with_the_same_logits(bytepair, tmp_path):
     ids = bytepair.encode(["the quick brown fox ran"])[0][None]
     with torch.no_grad():
         expected = theirs(torch.tensor(ids.astype(np.int64))).logits.numpy()
-    np.testing.assert_allclose(causal_lm.logits_of(ours, tf.constant(ids)).numpy(), expected, atol=1e-4)
+    found = causal_lm.logits_of(ours, tf.constant(ids)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for swapped in ({"activation_function": "silu"}, {"layer_norm_epsilon": 1e-5}):
+        other = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, **swapped).eval()
+        with torch.no_grad():
+            assert np.abs(other(torch.tensor(ids.astype(np.int64))).logits.numpy() - found).max() > 1e-3, swapped
 
 
 def _masked_inputs(wordpiece):
@@ -153,6 +160,30 @@ def test_masked_bert_goes_there_and_comes_back(wordpiece, tmp_path):
     assert WordPiece.from_folder(tmp_path / "again").vocabulary == wordpiece.vocabulary
     back = masked_lm.build(Model(preset="x", dropout=0.0), str(tmp_path / "again"), wordpiece, 32)
     np.testing.assert_allclose(_masked_logits(back, token_ids, positions), ours, atol=1e-4)
+
+
+def test_a_masked_bert_that_they_wrote_is_read_with_the_same_logits(wordpiece, tmp_path):
+    """Activation and epsilon, off their defaults, are the head's too."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(wordpiece.vocabulary), pad_token_id=wordpiece.pad_id, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=48, max_position_embeddings=32, type_vocab_size=3, hidden_act="relu",
+        layer_norm_eps=1e-2, initializer_range=0.4,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    wordpiece.save(tmp_path)
+    ours = masked_lm.build(Model(preset="x", dropout=0.0), str(tmp_path), wordpiece, 32)
+    token_ids, positions = _masked_inputs(wordpiece)
+    found = _masked_logits(ours, token_ids, positions)
+
+    def theirs(**swapped):
+        model = transformers.BertForMaskedLM.from_pretrained(tmp_path, **swapped).eval()
+        with torch.no_grad():
+            return model(torch.tensor(token_ids.astype(np.int64))).logits.numpy()[:, positions[0]]
+
+    np.testing.assert_allclose(found, theirs(), atol=1e-4)
+    for swapped in ({"hidden_act": "gelu"}, {"layer_norm_eps": 1e-12}):
+        assert np.abs(theirs(**swapped) - found).max() > 1e-3, swapped
 
 
 def test_a_classifier_goes_there_and_comes_back(wordpiece, tmp_path):

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.peers
 logging.getLogger("transformers").setLevel(logging.ERROR)
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
 
 
 def _trained(folder, recipe, table, *settings):
