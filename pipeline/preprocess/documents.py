@@ -97,9 +97,9 @@ class Documents:
 
     def properties(self) -> dict[str, Any]:
         """The tokenizer's kind and how much text its tokens hold."""
-        told = {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
+        facts = {"tokenizer": self._pieces.kind, "tokens": self._tokens, "bytes": self._bytes, "chat": self._chat}
         lost = {"bytes_without_token": self._lost_bytes, "rows_with_such_bytes": self._lost_rows}
-        return told | (lost if self._lossy else {})
+        return facts | (lost if self._lossy else {})
 
     def _targets(self, part: Part, ids: np.ndarray) -> np.ndarray:
         """Which tokens of a part are targets: bool [tokens].
@@ -123,17 +123,17 @@ class Documents:
 
     def summary(self) -> str:
         """Tokens, bytes that one of them stands for, and bytes that none stands for."""
-        told = (
+        summary = (
             f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
             f"{self._bytes / max(self._tokens, 1):.2f} bytes per token"
         )
         if self._lossy:
             became = "are dropped" if self._lossy.unknown is None else f"become {self._lossy.unknown}"
-            told += (
+            summary += (
                 f"; {len(self._lossy.missing_bytes)} of the 256 bytes have no token: {self._lost_bytes:,} of the text, "
             )
-            told += f"in {self._lost_rows:,} rows, {became}"
-        return told
+            summary += f"in {self._lost_rows:,} rows, {became}"
+        return summary
 
 
 def pieces_of(text: str) -> Iterator[str]:
