@@ -158,7 +158,7 @@ class BytePair:
     def _from_tokenizer_json(cls, path: Path, described: dict[str, Any]) -> BytePair:
         model = described["model"]
         # The ids of single bytes that SentencePiece falls back to; byte-level BPE knows bytes by characters.
-        falls_back = model.get("byte_fallback") and "<0x00>" in model["vocab"]
+        falls_back = model.get("byte_fallback") and any(token.startswith("<0x") for token in model["vocab"])
         if model.get("type") != "BPE" or falls_back:
             kind = "BPE of SentencePiece" if falls_back else model.get("type", "unknown")
             hint = "; put its tokenizer.model beside it" if kind != "WordPiece" else ""

@@ -130,15 +130,15 @@ def _read_weights(backbone: Any, folder: Path) -> None:
     """
     import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, in which Phi-3 is published
 
-    found = tensors_of(folder, "")
+    tensors = tensors_of(folder, "")
 
     def give(variable: Any, value: np.ndarray) -> None:
         variable.assign(np.reshape(value.astype(np.float32), variable.shape))
 
     def take(name: str) -> np.ndarray:
-        if f"{name}.weight" not in found:
+        if f"{name}.weight" not in tensors:
             raise UserError(f"model.preset: {folder}: has no tensor {name}.weight in its safetensors files")
-        return found.pop(f"{name}.weight")
+        return tensors.pop(f"{name}.weight")
 
     give(backbone.token_embedding.embeddings, take("model.embed_tokens"))
     give(backbone.token_embedding.reverse_embeddings, take("lm_head").T)
@@ -158,6 +158,6 @@ def _read_weights(backbone: Any, folder: Path) -> None:
         give(layer.feedforward_intermediate_dense.kernel, up.T)
         give(layer.feedforward_output_dense.kernel, take(f"{name}.mlp.down_proj").T)
     # Old checkpoints carry the rotary embedding's frequencies, which follow from the config.
-    others = sorted(name for name in found if not name.endswith("rotary_emb.inv_freq"))
+    others = sorted(name for name in tensors if not name.endswith("rotary_emb.inv_freq"))
     if others:
         raise UserError(f"model.preset: {folder}: has tensors that KerasHub's phi3 does not: {', '.join(others[:3])}")

@@ -111,6 +111,16 @@ class WordPiece:
         if model.get("type", "WordPiece") != "WordPiece" or normalizer.get("type") != "BertNormalizer":
             kind = model.get("type", "unknown")
             raise UserError(f"{path}: is a {kind} tokenizer; a text classifier needs BERT's WordPiece in this version")
+        rules = {
+            "continuing_subword_prefix": (model.get("continuing_subword_prefix", "##"), "##"),
+            "max_input_chars_per_word": (model.get("max_input_chars_per_word", LONGEST_WORD), LONGEST_WORD),
+            "unk_token": (model.get("unk_token", _SPECIAL["unknown"]), _SPECIAL["unknown"]),
+            "pre_tokenizer": ((described.get("pre_tokenizer") or {}).get("type"), "BertPreTokenizer"),
+        }
+        if other := [
+            f"{name} {theirs!r} (BERT's is {ours!r})" for name, (theirs, ours) in rules.items() if theirs != ours
+        ]:
+            raise UserError(f"{path}: has {', '.join(other)}, which is not known here")
         return cls(
             tokens_by_id(with_added(model["vocab"], described, path), path)[0],
             normalizer["lowercase"],

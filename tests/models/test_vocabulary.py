@@ -43,6 +43,23 @@ def test_a_wordpiece_keeps_ids_beyond_gaps(tmp_path):
     assert WordPiece.from_folder(tmp_path / "again").encode([TEXT])[0].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        ("model", {"continuing_subword_prefix": "@@"}, "continuing_subword_prefix '@@'"),
+        ("model", {"max_input_chars_per_word": 40}, "max_input_chars_per_word 40"),
+        ("model", {"unk_token": "[PAD]"}, r"unk_token '\[PAD\]'"),
+        ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer 'Whitespace'"),
+    ],
+)
+def test_rules_that_the_graph_does_not_have_are_refused(tmp_path, place, change, words):
+    described = json.loads(WordPiece(list(WORDS)).reference().to_str())
+    described[place] |= change
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=f"has {words}"):
+        WordPiece.from_folder(tmp_path)
+
+
 def test_of_a_repeated_line_the_last_one_counts(tmp_path):
     lines = [*WORDS[:6], "b", "cab", *WORDS[6:], "the"]
     (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n")

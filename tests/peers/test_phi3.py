@@ -151,7 +151,10 @@ def test_greedy_text_and_saved(pair, tmp_path):
     [
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings True"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor 0.5",
+        ),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type 'yarn'"),
         ({"mup_width": 8.0}, "mup_width 8.0"),
         ({"sliding_window": 16}, "24 is above the model's 16 tokens of its sliding window"),
