@@ -269,9 +269,18 @@ def explain(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     if (full := _full_disk(error)) is not None:
-        return f"the disk is full{f' ({full})' if full else ''}; free some space and run the same command again"
+        return full_disk(full)
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first[:300]}"
+
+
+def full_disk(path: str = "") -> str:
+    """Says that a disk is full.
+
+    Args:
+        path: what had no room, where it is known.
+    """
+    return f"the disk is full{f' ({path})' if path else ''}; free some space and run the same command again"
 
 
 def _full_disk(error: BaseException) -> str | None:

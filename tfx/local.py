@@ -24,6 +24,8 @@ from lmworks.tfx.metadata import INDEX, Metadata
 from lmworks.tfx.remote import RemoteRoot
 from lmworks.tfx.screen import Screen
 
+_NO_ROOM = 1 << 16
+"""Bytes; a disk with less is full."""
 _STOP_SECONDS = 30
 """That spot machines give between SIGTERM and the end."""
 
@@ -378,6 +380,8 @@ class LocalRunner:
             if self.verbose:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            if not said and shutil.disk_usage(self.root).free < _NO_ROOM:  # libraries in C may crash for want of it
+                said = f"{launch.full_disk(str(self.root))} ({how})"
             raise StageError(_named(node.name, f"{said or how + ' without a word'} (log: {_shown(log)})"))
 
     def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.feed import Feed
 from lmworks.pipeline.train.history import History
+from lmworks.pipeline.train.room import check_room
 from lmworks.tfx import outside
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.process import Stop, Stopped, stoppable
@@ -248,6 +249,7 @@ def run(
             work.model.set_weights(best.weights)
         checkpoints.prune(1, step)
         shutil.copytree(logs.state, logs.path, dirs_exist_ok=True)
+        check_room(model.path, work.model)
     return Trained(step, best, precision, watch.bad_steps, history)
 
 
