@@ -32,6 +32,17 @@ def errors_of(**changes) -> str:
         ({"model": {"architecture": "bert"}}, "model.architecture needs preprocess.tokenizer.train"),
         ({"evaluate": {"thresholds": {"accuracy": {"mn": 1}}}}, "thresholds.accuracy.mn: unknown key; did you mean"),
         ({"evaluate": {"thresholds": {"accuracy": {}}}}, "evaluate.thresholds.accuracy: needs min or max"),
+        ({"evaluate": {"thresholds": {"accuracy": {"min": 0.9, "max": 0.8}}}}, "accuracy: min 0.9 is above max 0.8"),
+        ({"evaluate": {"thresholds": {"accuracy": {"min": 87}}}}, "the most it can be; in per cent? 0.87"),
+        ({"evaluate": {"thresholds": {"log_loss": {"max": -1}}}}, "max -1 is below 0, the least it can be"),
+        (
+            {"evaluate": {"thresholds": {"acuracy": {"min": 0.5}}}},
+            "thresholds.acuracy: text_classification has no such metric; did you mean accuracy?",
+        ),
+        (
+            {"evaluate": {"thresholds": {"perplexity": {"max": 9}}}},
+            "text_classification has no such metric; there are accuracy, precision_macro",
+        ),
         ({"platform": {"trian": {}}}, "platform.trian: unknown key; did you mean platform.train?"),
         ({"platform": {"train": {"cpu": "many"}}}, "platform.train.cpu: 'many': must be a number of cores"),
         ({"platform": {"train": {"memory": "16 GB"}}}, "platform.train.memory: '16 GB': must be whole bytes"),
@@ -44,6 +55,18 @@ def errors_of(**changes) -> str:
 )
 def test_each_error_names_path_value_and_fix(changes, expected):
     assert expected in errors_of(**changes)
+
+
+def test_thresholds_on_classes_are_checked_where_the_config_names_them():
+    thresholds = {"evaluate": {"thresholds": {"f1/god": {"min": 0.5}, "accuracy": {"min": 2}}}}
+    labels = {"ingest": {"train": "a.csv", "labels": ["good", "bad"]}}
+    message = errors_of(**thresholds, **labels)
+    assert "thresholds.f1/god: text_classification has no such metric; did you mean f1/good?" in message
+    assert "thresholds.accuracy: min 2 is above 1, the most it can be; in per cent? 0.02" in message
+    assert "f1/god" not in errors_of(**thresholds), "the data may have such a class"
+    chat = {"task": "causal_lm", "preprocess": {"chat": "chatml"}}
+    bits = {"evaluate": {"thresholds": {"bits_per_byte": {"max": 2}}}}
+    assert "bits_per_byte: there are none of conversations" in errors_of(**chat, **bits)
 
 
 @pytest.mark.parametrize(

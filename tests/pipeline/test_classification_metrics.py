@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and the bootstrap against what is known about it."""
+"""Metrics against scikit-learn, which of them have intervals, and slices."""
 
 import time
 
@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.evaluate.classification import calibration, confusion, figures, intervals, measure
+from lmworks.pipeline.evaluate.intervals import wilson
 from lmworks.pipeline.evaluate.slices import MAX_VALUES, OTHER, measure_slices
 
 
@@ -80,7 +81,7 @@ def test_ties_go_to_the_first_class():
 
 def test_bad_arrays():
     scores = np.full((2, 2), 0.5, np.float32)
-    for function in (measure, lambda *arrays: intervals(*arrays, 10, 0), lambda *arrays: figures(*arrays, 0, 0)):
+    for function in (measure, intervals, figures):
         with pytest.raises(UserError, match="the split is empty"):
             function(np.zeros(0, int), np.zeros((0, 2), np.float32), "ab")
     with pytest.raises(UserError, match="1 of 2 rows"):
@@ -90,43 +91,61 @@ def test_bad_arrays():
             measure(np.array(labels), scores, "ab")
 
 
-def test_bootstrap_is_a_function_of_the_seed():
+def test_every_metric_of_a_whole_split_has_an_interval_that_holds_it():
     labels, scores = softmax_rows(300, 3, seed=3)
-    first = intervals(labels, scores, "abc", 200, seed=5)
-    assert first == intervals(labels, scores, "abc", 200, seed=5)
-    assert first != intervals(labels, scores, "abc", 200, seed=6)
-    assert intervals(labels, scores, "abc", 0, seed=5) == {}
-    values = measure(labels, scores, "abc")
-    assert first.keys() == values.keys()
-    assert all(low <= values[name] <= high for name, (low, high) in first.items())
+    bounds, values = intervals(labels, scores, "abc"), measure(labels, scores, "abc")
+    assert bounds.keys() == values.keys()
+    assert all(low < values[name] < high for name, (low, high) in bounds.items())
+    assert figures(labels, scores, "abc") == {
+        name: {"value": value, "ci95": bounds[name]} for name, value in values.items()
+    }
 
 
-def test_bootstrap_equals_a_loop_over_measure():
-    labels, scores = softmax_rows(200, 4, seed=4)
-    random = np.random.default_rng(0)
-    draws = [random.integers(200, size=200) for _ in range(2000)]
-    loop = [measure(labels[rows], scores[rows], "abcd") for rows in draws]
-    for name, bounds in intervals(labels, scores, "abcd", 2000, seed=9).items():
-        values = [replicate[name] for replicate in loop]
-        assert bounds == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.25 * np.std(values)), name
+def test_65_of_65_right_is_no_certainty():
+    labels = np.arange(65) % 2
+    bounds = intervals(labels, np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1, "ab")
+    for name in ("accuracy", "f1_macro", "precision_macro", "recall_macro", "f1_weighted", "recall_weighted"):
+        assert bounds[name][0] == pytest.approx(0.9442, abs=5e-3), name
+        assert bounds[name][1] == pytest.approx(1.0), name
+    assert bounds["recall/b"] == (pytest.approx(32 / (32 + 3.8415), abs=1e-4), 1.0)
+    assert "log_loss" not in bounds, "without mistakes nothing is known of what they cost"
 
 
-def test_bootstrap_covers_the_truth():
-    truth, hits, trials = 0.8, 0, 300
-    random = np.random.default_rng(7)
-    for trial in range(trials):
-        right = random.random(400) < truth
-        scores = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9]).astype(np.float32)
-        low, high = intervals(np.zeros(400, int), scores, "ab", 300, seed=trial)["accuracy"]
-        hits += low <= truth <= high
-    assert 0.90 <= hits / trials <= 0.98
+def test_intervals_are_wilsons_with_the_rows_of_their_class():
+    labels, scores = softmax_rows(200, 3, seed=5)
+    predictions = scores.argmax(1)
+    bounds = intervals(labels, scores, "abc")
+
+    def expected(right, of):
+        return pytest.approx([float(bound) for bound in wilson(right.sum(), of.sum())])
+
+    assert bounds["accuracy"] == bounds["recall_weighted"] == expected(predictions == labels, labels >= 0)
+    both = (labels == 1) & (predictions == 1)
+    assert bounds["recall/b"] == expected(both, labels == 1)
+    assert bounds["precision/b"] == expected(both, predictions == 1)
 
 
-def test_bootstrap_is_fast():
+def test_a_class_without_labelled_rows_has_no_figures_and_leaves_the_means_without_intervals():
+    labels, scores = softmax_rows(200, 4, seed=6)
+    labels[labels == 3] = 0
+    result = figures(labels, scores, "abcd")
+    assert not [name for name in result if name.endswith("/d")]
+    assert result["f1_macro"]["value"] == measure(labels, scores, "abcd")["f1_macro"]
+    assert [name for name, figure in result.items() if "ci95" not in figure] == [
+        "precision_macro", "recall_macro", "f1_macro",
+    ]  # fmt: skip
+    never = scores * np.array([1, 1, 0, 1], np.float32)
+    result = figures(labels, never / never.sum(1, keepdims=True), "abcd")
+    assert result["precision/c"] == {"value": 0.0}
+    assert result["recall/c"]["ci95"][0] == 0.0
+    assert 0 < result["recall/c"]["ci95"][1] < 0.2
+
+
+def test_intervals_of_10_000_rows_are_fast():
     labels, scores = softmax_rows(10_000, 2, seed=1)
     start = time.perf_counter()
-    intervals(labels, scores, "ab", 1000, seed=0)
-    assert time.perf_counter() - start < 2
+    intervals(labels, scores, "ab")
+    assert time.perf_counter() - start < 0.5
 
 
 def test_calibration_of_a_known_case():
@@ -141,21 +160,21 @@ def test_slices_are_figures_of_their_rows():
     labels, scores = softmax_rows(60, 2, seed=2)
     values = ["x"] * 30 + [None] * 20 + ["null"] * 10
     for column in (values, pa.array(values), pa.chunked_array([values[:7], values[7:]])):
-        result = measure_slices({"kind": column}, labels, scores, "ab", 50, 0)
+        result = measure_slices({"kind": column}, labels, scores, "ab")
         assert [(part["slice"], part["examples"]) for part in result] == [
             ({"kind": "x"}, 30),
             ({"kind": None}, 20),
             ({"kind": "null"}, 10),
         ]
-        assert result[1]["metrics"] == figures(labels[30:50], scores[30:50], "ab", 50, 0)
+        assert result[1]["metrics"] == figures(labels[30:50], scores[30:50], "ab")
     with pytest.raises(ValueError, match="kind"):
-        measure_slices({"kind": values[1:]}, labels, scores, "ab", 0, 0)
+        measure_slices({"kind": values[1:]}, labels, scores, "ab")
 
 
 def test_many_values_end_in_other():
     labels, scores = softmax_rows(200, 2, seed=2)
     values = ["big"] * 20 + [OTHER] * 20 + [f"v{row}" for row in range(160)]
-    result = measure_slices({"kind": np.array(values)}, labels, scores, "ab", 0, 0)
+    result = measure_slices({"kind": np.array(values)}, labels, scores, "ab")
     keys = [part["slice"]["kind"] for part in result]
     assert len(set(keys)) == len(keys) == MAX_VALUES
     assert (keys[0], keys[-1]) == ("big", OTHER)

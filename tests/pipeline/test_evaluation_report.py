@@ -1,4 +1,4 @@
-"""metrics.json, the blessing and report.html."""
+"""metrics.json, the summary and report.html."""
 
 import datetime
 import html.parser
@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from lmworks.configs.errors import UserError
-from lmworks.configs.schema import Threshold
 from lmworks.pipeline.evaluate.classification import confusion, figures
 from lmworks.pipeline.evaluate.figures import confusion_png
-from lmworks.pipeline.evaluate.report import blessing, write_metrics, write_report
+from lmworks.pipeline.evaluate.gate import Gate
+from lmworks.pipeline.evaluate.report import shown, summary, write_metrics, write_report
 from lmworks.pipeline.evaluate.slices import measure_slices
 
 EVIL = """<script>alert("x")</script><img src=x onerror='alert(1)'>&amp;"""
+OPEN = Gate(True, ["no thresholds set"], 0)
 VOID = {"meta", "rect", "circle", "path"}
 
 
@@ -50,12 +50,12 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def report(folder, labels, scores, names, columns=None, texts=None, replicates=20):
-    metrics = figures(labels, scores, names, replicates, 0)
-    slices = measure_slices(columns or {}, labels, scores, names, replicates, 0)
+def report(folder, labels, scores, names, columns=None, texts=None, decision=OPEN):
+    metrics = figures(labels, scores, names)
+    slices = measure_slices(columns or {}, labels, scores, names)
     texts = texts or [f"text {row}" for row in range(len(labels))]
     ids = [f"{row:016x}" for row in range(len(labels))]
-    write_report(folder, "text_classification", "test", metrics, slices, labels, scores, names, texts, ids)
+    write_report(folder, "text_classification", "test", metrics, slices, labels, scores, names, texts, ids, decision)
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -63,13 +63,12 @@ def reject(constant):
     raise AssertionError(constant)
 
 
-@pytest.mark.parametrize("replicates", [0, 20])
-def test_metrics_json(tmp_path, replicates):
+def test_metrics_json(tmp_path):
     labels, scores, names = case()
-    metrics = figures(labels, scores, names, replicates, 0)
+    metrics = figures(labels, scores, names)
     day = datetime.date(2026, 1, 2)
     columns = {"ünï": [None, float("nan")] * 20, "day": [day] * 40}
-    slices = measure_slices(columns, labels, scores, names, replicates, 0)
+    slices = measure_slices(columns, labels, scores, names)
     write_metrics(tmp_path, "text_classification", "test", 40, metrics, slices)
     content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"), parse_constant=reject)
     assert list(content) == ["task", "split", "examples", "metrics", "slices"]
@@ -77,42 +76,15 @@ def test_metrics_json(tmp_path, replicates):
     assert content["metrics"]["accuracy"]["value"] == metrics["accuracy"]["value"]
     assert [part["slice"] for part in content["slices"]] == [{"ünï": None}, {"ünï": "nan"}, {"day": "2026-01-02"}]
     every = [figure for part in (content, *content["slices"]) for figure in part["metrics"].values()]
-    assert all(("ci95" in figure) == bool(replicates) for figure in every)
-    if replicates:
-        assert all(low <= high for low, high in (figure["ci95"] for figure in every))
+    bounded = [figure for figure in every if "ci95" in figure]
+    assert len(bounded) > len(every) / 2
+    assert all(figure["ci95"][0] <= figure["value"] <= figure["ci95"][1] for figure in bounded)
 
 
 def test_metrics_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_metrics(tmp_path, "text_classification", "test", 1, {"accuracy": {"value": float("nan")}}, [])
     assert not (tmp_path / "metrics.json").exists()
-
-
-METRICS = {"accuracy": {"value": 0.87, "ci95": (0.8, 0.9)}, "log_loss": {"value": 0.3}, "f1/a b": {"value": 0.5}}
-
-
-@pytest.mark.parametrize(
-    ("thresholds", "blessed", "reasons"),
-    [
-        ({}, True, ["no thresholds"]),
-        ({"accuracy": {"min": 0.87}}, True, ["accuracy 0.87 is at least the minimum 0.87"]),
-        ({"accuracy": {"max": 0.87}}, True, ["accuracy 0.87 is at most the maximum 0.87"]),
-        ({"accuracy": {"min": 0.8701}}, False, ["accuracy 0.87 is below the minimum 0.8701"]),
-        (
-            {"accuracy": {"min": 0.5}, "log_loss": {"max": 0.2}, "f1/a b": {"min": 0.6, "max": 0.9}},
-            False,
-            ["log_loss 0.3 is above the maximum 0.2", "f1/a b 0.5 is below the minimum 0.6"],
-        ),
-        ({"accuracy": {"min": float("nan")}}, False, ["accuracy 0.87 is below the minimum nan"]),
-    ],
-)
-def test_blessing(thresholds, blessed, reasons):
-    assert blessing(METRICS, {name: Threshold(**bounds) for name, bounds in thresholds.items()}) == (blessed, reasons)
-
-
-def test_blessing_names_the_nearest_metric():
-    with pytest.raises(UserError, match="no metric 'acuracy'; the nearest is 'accuracy'"):
-        blessing(METRICS, {"acuracy": Threshold(min=0.5)})
 
 
 def test_report_shows_what_was_measured(tmp_path):
@@ -152,6 +124,36 @@ def test_report_of_many_classes_long_texts_and_no_mistake(tmp_path):
     assert (tmp_path / "report.html").stat().st_size < 500_000
     assert confusion_png(confusion(labels, scores.argmax(axis=1), 200), names).startswith(b"\x89PNG")
     perfect = np.eye(2, dtype=np.float32)[[0, 1, 1]]
-    page = report(tmp_path, np.array([0, 1, 1]), perfect, ["a", "b"], replicates=0)
+    page = report(tmp_path, np.array([0, 1, 1]), perfect, ["a", "b"])
     assert "0 of 3 rows are wrong" in page.text
     assert "nan" not in page.text
+
+
+def test_a_dash_stands_where_the_rows_say_nothing(tmp_path):
+    assert shown({"value": 0.5, "ci95": (0.4, 0.6)}) == "0.5000 [0.4000, 0.6000]"
+    assert shown({"value": 0.5}) == "0.5000 [–]"
+    assert shown(None) == "–"
+    labels, scores, names = case(3, 60)
+    labels = np.where(labels == 2, 0, labels)
+    page = report(tmp_path, labels, scores, names, {"half": ["x"] * 30 + ["y"] * 30})
+    classes = page.text[page.text.index("Classes") : page.text.index("Slices")]
+    predicted = int((scores.argmax(1) == 2).sum())
+    assert classes.endswith(f"class 20{predicted}–––")
+    assert "0.0000 [0.0000" not in page.text
+
+
+def test_report_and_summary_say_what_is_remarkable_and_what_the_gate_decided(tmp_path):
+    labels = np.arange(60) % 3
+    scores = np.tile(np.array([0.2, 0.7, 0.1], np.float32), (60, 1))
+    page = report(tmp_path, labels, scores, ["a", "b", "c"])
+    for expected in ("never predicted: a, c", "b gets 100% of the predictions and has 33% of the labels"):
+        assert expected in page.text
+    assert "no thresholds set" in page.text
+    assert "blessed" not in page.text
+    page = report(tmp_path, labels, scores, ["a", "b", "c"], decision=Gate(False, ["accuracy 0.3 is below <1>"], 1))
+    assert "NOT blessedaccuracy 0.3 is below <1>" in page.text
+    metrics = {"accuracy": {"value": 0.5}, "f1_macro": {"value": 0.4, "ci95": (0.3, 0.5)}}
+    line = summary(
+        metrics, ("accuracy", "f1_macro", "loss"), Gate(True, ["no thresholds set"], 0), ["never predicted: a"]
+    )
+    assert line == "accuracy 0.5000 [–], f1_macro 0.4000 [0.3000, 0.5000], never predicted: a, no thresholds set"

@@ -184,6 +184,10 @@ def test_pairs_of_texts_in_one_process(tmp_path):
     done = lmworks(*arguments, *(f"--set={one}" for one in sets))
     assert done.returncode == 0, done.stderr
     assert statuses(tmp_path, "pairs") == dict.fromkeys(STAGES, "made")
+    summary = record(tmp_path, "pairs")["stages"]["evaluate"]["summary"]
+    assert summary.endswith(", no thresholds set")
+    assert "blessed" not in summary
+    assert "no thresholds set" in (tmp_path / "pairs/export/servable/README.md").read_text()
     servable = manifest_of(tmp_path / "pairs/export/servable")
     assert servable is not None
     assert servable["properties"]["text_pair"]
