@@ -116,7 +116,9 @@ class Store:
         self.system.pipe_file(f"{self.path}/{name}", content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes a small file that does not exist; False where it does. Stores without such a call overwrite it.
+        """Writes a small file that does not exist; False where it does.
+
+        In one step where the store has a call for that; else another writer may come between the look and the writing.
 
         Raises:
             UserError: the store did not take it.
@@ -124,7 +126,16 @@ class Store:
 
         def call() -> None:
             self._folder_of(name)
-            self.system.pipe_file(f"{self.path}/{name}", content, mode="create")
+            path = f"{self.path}/{name}"
+            try:
+                self.system.pipe_file(path, content, mode="create")
+            except Exception as error:
+                known = isinstance(error, TypeError | NotImplementedError) or "not implemented" in str(error).lower()
+                if not known:
+                    raise
+                if self.system.exists(path):
+                    raise FileExistsError(path) from None
+                self.system.pipe_file(path, content)
 
         try:
             self._patiently(name, call)

@@ -41,11 +41,12 @@ def push_servable(config: PushStage, servable: Servable, pushed: Pushed) -> None
 def why_not_there(config: PushStage, pushed: Pushed) -> str:
     """Why a push has to be repeated; empty where its version is whole and the newest."""
     newest = _newest(repository_of(config.push_to, config.name))
-    if newest == (pushed.properties["version"], pushed.properties["digest"]):
+    version, digest, target = (pushed.properties.get(name) for name in ("version", "digest", "target"))
+    if newest == (version, digest):
         return ""
     if newest is None:
-        return f"{pushed.properties['target']} is not there, or not whole"
-    return f"{pushed.properties['target']} is not the newest version; that is {newest[0]}"
+        return f"{target} is not there, or not whole"
+    return f"{target} is not the newest version; that is {newest[0]}"
 
 
 def _content(servable: Servable) -> tuple[Content, str]:

@@ -16,6 +16,13 @@ def load(config: RegisterStage) -> Callable[..., None]:
     return enter
 
 
+def holds(config: RegisterStage, registration: Registration) -> str:
+    """Why a servable has to be entered again: its version is gone from the registry; empty where it is there."""
+    from lmworks.pipeline.register.model_registry import why_not_there
+
+    return why_not_there(config, registration)
+
+
 @component
 def register(config: RegisterStage, servable: Input[Servable], registration: Output[Registration]) -> None:
     """Enters a servable into the Model Registry, once: what is there already with the same content is left as it is."""

@@ -33,13 +33,7 @@ def enter(config: RegisterStage, servable: Servable, registration: Registration)
     """
     if not (servable.path / "saved_model").is_dir():
         raise UserError(f"{servable.path}: has no saved_model; export.formats must name it to register a model")
-    # In a job of Vertex AI, where the config says no place, its own.
-    place = Vertex(
-        project=config.project or os.environ.get("CLOUD_ML_PROJECT_ID"),
-        region=config.region or os.environ.get("CLOUD_ML_REGION"),
-    )
-    cluster = VertexCluster(place)
-    models = cluster.client("ModelServiceClient")
+    cluster, models = _registry(config)
     digest = servable.digest[:63]
     name = config.display_name or config.name
     parent = _known(cluster, models, name)
@@ -52,7 +46,31 @@ def enter(config: RegisterStage, servable: Servable, registration: Registration)
         made = cluster.calling(lambda: operation.result(timeout=_UPLOAD_SECONDS))
         entered = f"{made.model}@{made.model_version_id}"
     write_json(registration.path / "registration.json", {"model": entered, "artifact_uri": place_of})
-    registration.properties |= {"model": entered, "summary": f"{name}: {entered}"}
+    registration.properties |= {"model": entered, "label": digest, "summary": f"{name}: {entered}"}
+
+
+def why_not_there(config: RegisterStage, registration: Registration) -> str:
+    """Why a registration has to be repeated; empty where its version is there.
+
+    Raises:
+        UserError: Vertex AI does not answer.
+    """
+    cluster, models = _registry(config)
+    parent = _known(cluster, models, config.display_name or config.name)
+    entered, label = registration.properties.get("model"), str(registration.properties.get("label"))
+    if parent and _version(cluster, models, parent, label)[0] == entered:
+        return ""
+    return f"{entered} is not there"
+
+
+def _registry(config: RegisterStage) -> tuple[VertexCluster, Any]:
+    """Vertex AI and its service of models: in one of its jobs, where the config says no place, the job's own."""
+    place = Vertex(
+        project=config.project or os.environ.get("CLOUD_ML_PROJECT_ID"),
+        region=config.region or os.environ.get("CLOUD_ML_REGION"),
+    )
+    cluster = VertexCluster(place)
+    return cluster, cluster.client("ModelServiceClient")
 
 
 def _known(cluster: VertexCluster, models: Any, name: str) -> str:

@@ -258,3 +258,20 @@ def test_retries_do_not_take_an_existing_claim_for_a_fault(s3):
     store = transfer.Store(s3.url, transfer.Screen(), "export.push_to")
     assert store.create(repository._claim(1), b"")
     assert not store.create(repository._claim(1), b"")
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("mode"), OSError("A header that you provided implies what is not implemented")]
+)
+def test_a_store_without_exclusive_writes_is_asked_before(s3, monkeypatch, error):
+    put = type(s3)._pipe_file
+
+    async def refuse(self, path, data, mode="overwrite", **options):
+        if mode == "create":
+            raise error
+        return await put(self, path, data, **options)
+
+    monkeypatch.setattr(type(s3), "_pipe_file", refuse)
+    store = transfer.Store(s3.url, transfer.Screen(), "export.push_to")
+    assert store.create(repository._claim(1), b"")
+    assert not store.create(repository._claim(1), b"")

@@ -55,6 +55,11 @@ def test_a_servable_becomes_a_version_and_only_once(google, tmp_path, monkeypatc
     assert not (again.path / "1").exists()
     assert len(google.bodies(":upload$")) == 1
 
+    config = RegisterStage(name="tiny", project="project-1", region="europe-west4", encryption_key=None)
+    assert register.holds(config, registration=made) == register.holds(config, registration=again) == ""
+    gone = Registration(tmp_path, made.properties | {"model": f"{name}@7", "label": "0" * 63})
+    assert register.holds(config, registration=gone) == f"{name}@7 is not there"
+
     other = enter(servable(tmp_path / "other", "another graph"), tmp_path / "third", default=False)
     assert other.properties["model"] == f"{name}@2"
     assert google.bodies(":upload$")[1]["parentModel"] == name

@@ -162,12 +162,13 @@ def test_an_experiment_that_fails_loses_no_run(google, capfd):
 
 def test_model_registry_is_a_last_step(google, tmp_path):
     google.frames = [DONE | {"register": "made"}]
-    assert run(sets=["platform.vertex.register_model={display_name: reviews}"]) == 0
+    assert run("--run=friday", sets=["platform.vertex.register_model={display_name: reviews}"]) == 0
     (body,) = google.bodies("POST .*/pipelineJobs$")
     gate = body["pipelineSpec"]["components"]["comp-condition-1"]["dag"]["tasks"]
     assert set(gate) == {"export", "register"}
     told = json.loads(gate["register"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"])
     assert (told["project"], told["region"], told["display_name"]) == ("project-1", "europe-west4", "reviews")
+    assert told["name"] == "friday"
     output = tmp_path / "k.yaml"
     arguments = ["--target=kubeflow", "--set=platform.vertex.register_model={}", f"--output={output}"]
     assert main(["compile", f"--config={TINY}", *arguments]) == 0

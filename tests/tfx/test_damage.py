@@ -10,7 +10,8 @@ from lmworks.tfx import runs
 from lmworks.tfx.board import find
 from lmworks.tfx.metadata import INDEX, Metadata
 from tests.conftest import lmworks
-from tests.tfx import stages
+from tests.stores import machine
+from tests.tfx import remote_stages, stages
 
 RECORDS = {
     "empty": b"",
@@ -155,6 +156,27 @@ def test_a_foreign_manifest_costs_its_execution_only(root, field):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {field: ["of another program"]}))
     (root / INDEX).unlink()
     assert again(root) == ["cached", "cached", "made"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe"], ids=["empty", "list", "no_text"])
+def test_a_damaged_record_in_a_store_costs_itself_only(s3, monkeypatch, tmp_path, content, capsys):
+    from lmworks.pipeline.main import main
+
+    remote_stages.run(s3.url)
+    s3.pipe_file(f"{s3.url}/damaged/run.json", content)
+    s3.pipe_file(f"{s3.url}/one/run.json", content)
+    (manifest,) = s3.glob(f"{s3.url}/store/fill/*/examples/artifact.json")
+    s3.pipe_file(manifest, content)
+    machine(monkeypatch, tmp_path, 2)
+    again = remote_stages.run(s3.url)
+    assert [result.status for result in again.results] == ["made", "cached"]
+    assert main(["runs", f"--root={s3.url}"]) == 0
+    told = capsys.readouterr()
+    assert told.out.split()[:2] == ["one", "done"]
+    assert f"{s3.url}/damaged/run.json: is no record of a run; it is left out" in told.err
+    # What it holds on to is not known, so nothing is removed.
+    assert main(["gc", f"--root={s3.url}", "--yes"]) == 1
+    assert f"{s3.url}/damaged/run.json: is no record of a run; run it again, or remove it" in capsys.readouterr().err
 
 
 def test_the_command_shows_no_traceback(root):

@@ -11,7 +11,7 @@ import pytest
 from lmworks.tfx import file_digests, fingerprint
 from lmworks.tfx.artifacts import file_sha256
 from lmworks.tfx.file_digests import FileDigests
-from lmworks.tfx.local import StageError
+from lmworks.tfx.local import StageError, _difference
 from lmworks.tfx.url_digests import is_unknown, url_digest
 from tests.tfx import outside_stages
 
@@ -233,3 +233,11 @@ def test_s3_counts_by_the_checksum_also_below_a_folder(s3):
 
 def test_a_version_of_kaggle_is_pinned():
     assert url_digest("kaggle://keras/bert/keras/bert_tiny_en/3") == "version 3"
+
+
+def test_a_miss_says_that_nothing_could_be_found_out():
+    before = {"config": {}, "inputs": {}, "external": {"nowhere://a": url_digest("nowhere://a")}}
+    now = {"config": {}, "inputs": {}, "external": {"nowhere://a": url_digest("nowhere://a")}}
+    assert _difference(before, now) == "whether it changed cannot be found out: nowhere://a"
+    now["external"]["nowhere://a"] = "commit 1"
+    assert _difference(before, now) == "changed: nowhere://a"
