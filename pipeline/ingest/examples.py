@@ -51,14 +51,14 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     tally = Tally()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
-    notices: dict[str, str] = {}
+    remarks: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
     with ExitStack() as stack:
         rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
         repairs = stack.enter_context(_Record(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
         for name, source in given.items():
-            for row in read_rows(config, source, f"ingest.{name}", notices):
+            for row in read_rows(config, source, f"ingest.{name}", remarks):
                 try:
                     values, changed = _example(config, source, row)
                 except _Left as left:
@@ -78,8 +78,8 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     settle(list(tables.values()), types)
     refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
     read = tally.total + refused
-    for notice in notices.values():
-        print(f"ingest: {notice}", file=sys.stderr, flush=True)
+    for remark in remarks.values():
+        print(f"ingest: {remark}", file=sys.stderr, flush=True)
     _judge(config, read, reasons, first)
     labels = _labels(config, tally) if label else []
     rows = {name: tally.rows(name) for name in SPLITS}
@@ -103,7 +103,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
         + f", {refused:,} refused"
         + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else "")
         + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else "")
-        + "".join(f"; {notice}" for notice in notices.values()),
+        + "".join(f"; {remark}" for remark in remarks.values()),
     }
     write_statistics(statistics.path, tally, labels, dict(reasons))
 
