@@ -86,7 +86,7 @@ def _paths(value: Any) -> Any:
 
 def _delimiter(value: str) -> str:
     if len(value) != 1 or value in '"\r\n\0':
-        raise ValueError("must be one character, and no quote or line end")
+        raise ValueError('must be one character, and no quote or line end (a tab is "\\t" in double quotes)')
     return value
 
 

@@ -56,14 +56,14 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     tally = Tally()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
-    notices: dict[str, str] = {}
+    remarks: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
     with ExitStack() as stack:
         rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
         repairs = stack.enter_context(_Record(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
         for name, source in given.items():
-            for row in read_rows(config, source, f"ingest.{name}", notices):
+            for row in read_rows(config, source, f"ingest.{name}", remarks):
                 try:
                     values, changed = _example(config, source, row)
                 except _Left as left:
@@ -83,7 +83,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     settle(list(tables.values()), types)
     refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
     read = tally.total + refused
-    warnings = [*notices.values()]
+    warnings = [*remarks.values()]
     _say(warnings)  # they may explain why rows are refused
     _judge(config, read, reasons, first)
     if label and (moves := tally.carve([name for name, share in carved.items() if share])):

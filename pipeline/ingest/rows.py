@@ -80,6 +80,10 @@ class FileColumns:
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise UserError(f"{path}: has more than one column {', '.join(map(repr, twice))}; rename all but one")
         if lack := self._lack(names):
+            if any("\0" in name for name in names):
+                raise UserError(
+                    f"{path}: its column names hold zero bytes; set the right ingest.encoding (utf-16-le …)"
+                )
             hint = self._delimiter(names)
             if not hint and self._file.name and not self._chosen:
                 hint = f"; to read it as a text document set {self._key}.format: text"

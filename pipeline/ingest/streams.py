@@ -14,6 +14,8 @@ from typing import IO, Any, NamedTuple
 
 HEAD = 8192
 """Bytes by which a file's content is recognised."""
+_DEEPEST = 3
+"""Compressions around each other that are unpacked."""
 _SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "Zstandard", "zip": "zip"}
 _PACKED = {
     "gzip": (b"\x1f\x8b\x08",),
@@ -95,30 +97,36 @@ def open_content(path: str, member: str = "") -> Iterator[Content]:
     with ExitStack() as stack:
         stream, head = _with_head(stack.enter_context(fsspec.open(path, "rb")))
         name = path.rstrip("/").rpartition("/")[2]
-        suffix = _SUFFIXES.get(name.lower().rpartition(".")[2])
-        packing = next((kind for kind, marks in _PACKED.items() if head.startswith(marks)), None)
-        if suffix and packing is None:
-            raise ForeignContentError(
-                f"Not a {'gzipped' if suffix == 'gzip' else suffix} file, as its name says; rename it"
-            )
-        name = uncompressed_name(name)
-        if member and packing != "zip":
-            raise ForeignContentError(f"no zip file, and a member of one is named ({member})")
-        if packing == "zip":
-            try:
+        name = name.partition("?")[0] if path.startswith(("http://", "https://")) else name
+        packings: list[str] = []
+        while len(packings) < _DEEPEST and (packing := _packing(name, head)):
+            if packing == "zip":
                 name, stream = _member(stack, stream, member)
-            except zipfile.BadZipFile as error:
-                raise ForeignContentError(f"a damaged zip file ({error})") from error
-        elif packing:
-            stream = _unpacked(packing, stream)
-        if packing:
+            else:
+                name, stream = uncompressed_name(name), _unpacked(packing, stream)
+            packings.append(packing)
             stream, head = _with_head(stream)
-        if packing and head.startswith(PARQUET):
-            raise ForeignContentError(f"a Parquet file inside {packing}; unpack it")
+        if member and "zip" not in packings:
+            raise ForeignContentError(f"no zip file, and a member of one is named ({member})")
+        if packings and head.startswith(PARQUET):
+            raise ForeignContentError(f"a Parquet file inside {packings[-1]}; unpack it")
+        if head[257:262] == b"ustar":
+            raise ForeignContentError("a tar archive; unpack it, and name its files by a glob")
         for mark, description in _FOREIGN.items():
             if head.startswith(mark):
                 raise ForeignContentError(description)
         yield Content(stream, name, head)
+
+
+def _packing(name: str, head: bytes) -> str | None:
+    """How content is compressed; None if it is not."""
+    packing = next((kind for kind, marks in _PACKED.items() if head.startswith(marks)), None)
+    suffix = _SUFFIXES.get(name.lower().rpartition(".")[2])
+    if suffix and packing is None:
+        raise ForeignContentError(
+            f"Not a {'gzipped' if suffix == 'gzip' else suffix} file, as its name says; rename it"
+        )
+    return packing
 
 
 def _with_head(stream: Any) -> tuple[IO[bytes], bytes]:
@@ -163,7 +171,10 @@ def _unpacked(packing: str, stream: IO[bytes]) -> Any:
 
 def _member(stack: ExitStack, stream: IO[bytes], member: str) -> tuple[str, IO[bytes]]:
     """The name and content of the one file of a zip file, or of the one that is named."""
-    archive = stack.enter_context(zipfile.ZipFile(stream))
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(stream))
+    except zipfile.BadZipFile as error:
+        raise ForeignContentError(f"a damaged zip file ({error})") from error
     names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     if "[Content_Types].xml" in names or "mimetype" in names:
         raise ForeignContentError("an Office file (.xlsx, .docx, .ods); save it as csv or text")

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import re
+import tarfile
 import zipfile
 
 import pyarrow as pa
@@ -57,7 +58,7 @@ def zstandard(content):
     ("name", "pack"),
     [("a.csv.gz", gzip.compress), ("a.csv", gzip.compress), ("a.csv.bz2", bz2.compress), ("a.csv.xz", lzma.compress),
      ("a.csv.zst", zstandard), ("a.csv", zstandard), ("a.csv.zst", lambda content: zstandard(content[:9]) + zstandard(content[9:])),
-     ("a.zip", lambda content: zipped({"folder/a.csv": content})), ("a.csv.zip", lambda content: zipped({"a.csv": content}))],
+     ("a.zip", lambda content: zipped({"a.csv.gz": gzip.compress(content)})), ("a.zip", lambda content: zipped({"folder/a.csv": content})), ("a.csv.zip", lambda content: zipped({"a.csv": content}))],
 )  # fmt: skip
 def test_a_compressed_file_is_unpacked_by_its_content(tmp_path, name, pack):
     assert texts(tmp_path, written(tmp_path / name, pack(CSV.encode()))) == [row["text"] for row in ROWS]
@@ -79,6 +80,9 @@ def test_a_zip_file_with_several_files_is_read_by_name(tmp_path):
 
 PARQUET = io.BytesIO()
 pq.write_table(pa.table({"text": ["a"]}), PARQUET)
+TAR = io.BytesIO()
+with tarfile.open(fileobj=TAR, mode="w:gz") as archive:
+    archive.add(__file__)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
@@ -95,6 +99,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
         ("a.csv.zst", CSV, "Not a Zstandard file, as its name says"),
         ("a.csv", zstandard(CSV.encode())[:-6], "Truncated"),
         ("a.zip", b"PK\x03\x04damaged", "a damaged zip file"),
+        ("a.tar.gz", TAR.getvalue(), "a tar archive; unpack it"),
         ("a.csv", b"SQLite format 3\0...", "an SQLite database"),
     ],
 )
@@ -221,8 +226,10 @@ def test_folders_are_labels_of_text_files(tmp_path):
         for number in range(40):
             written(tmp_path / "tree" / label / f"{number}.txt", f"{label} review\nnumber {number}\n")
     source = {"path": str(tmp_path / "tree"), "files": "*/*.txt"}
-    examples = ingested(tmp_path, "text_classification", train=source, label="folder")
+    examples = ingested(tmp_path, "text_classification", train=source, label="folder", id="file")
     table = all_rows(examples)
+    assert table.column_names == ["id", "text", "source_id", "folder"]
+    assert "neg/0.txt" in table["source_id"].to_pylist()
     assert examples.properties["labels"] == ["neg", "pos"]
     assert set(table["folder"].to_pylist()) == {"neg", "pos"}
     assert all(row["text"].startswith(row["folder"] + " review\nnumber") for row in table.to_pylist())
@@ -327,7 +334,7 @@ def test_a_range_of_bytes_of_a_stream_that_cannot_seek(tmp_path):
         ("a.csv", "text,n\n", "the split train is empty"),
         ("a.csv", "\n\n\n", "no column 'text' (ingest.text); it has: none"),
         ("a.tsv", "\n\r\n", "no column 'text' (ingest.text); it has: none"),
-        ("a.csv", "\0\0\0", "no column 'text'"),
+        ("a.csv", "text,n\na,1\n".encode("utf-16-le"), "hold zero bytes; set the right ingest.encoding (utf-16-le"),
         ("a.csv", "sep=;\ntext;n\na;1\n", "the first line is Excel's: remove it, and set ingest.delimiter"),
         ("a.csv", "text,n,n\n", "more than one column 'n'"),
         ("a.txt", "", "the split train is empty"),
