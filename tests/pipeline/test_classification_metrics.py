@@ -143,6 +143,7 @@ def test_a_class_without_labelled_rows_has_no_figures_and_leaves_the_means_witho
 
 def test_intervals_of_10_000_rows_are_fast():
     labels, scores = softmax_rows(10_000, 2, seed=1)
+    intervals(labels, scores, "ab")  # imports SciPy
     start = time.perf_counter()
     intervals(labels, scores, "ab")
     assert time.perf_counter() - start < 0.5

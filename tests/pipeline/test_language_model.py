@@ -20,7 +20,7 @@ from lmworks.models.arithmetic import flops_per_token
 from lmworks.models.generation import Completer, Sampling, choose
 from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
-from lmworks.pipeline.evaluate.language import memorised_share
+from lmworks.pipeline.evaluate.language import _slices, memorised_share
 from lmworks.pipeline.evaluate.language_metrics import Sums, figures, masked_rows
 from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
 from lmworks.pipeline.masking import MaskedPrediction, MaskedRows
@@ -194,6 +194,16 @@ def test_a_loss_that_is_no_number_is_one_clear_error(bad):
         figures(Sums(nll, ones, ones, ones, np.repeat(np.arange(10), 2)))
     with pytest.raises(UserError, match="no targets"):
         figures(Sums(nll[:3], 0 * ones[:3], ones[:3], ones[:3], np.arange(3)))
+
+
+def test_a_slice_without_targets_is_shown_without_figures():
+    ones = np.ones(4)
+    sums = Sums(2 * ones, np.array([1.0, 1.0, 0.0, 0.0]), ones, ones, np.arange(4))
+    config = EvaluateStage(task="causal_lm", slices=("kind",))
+    slices = _slices(config, pa.table({"kind": ["a", "a", "b", None]}), sums)
+    assert [(part["slice"]["kind"], part["examples"], bool(part["metrics"])) for part in slices] == [
+        ("a", 2, True), (None, 1, False), ("b", 1, False),
+    ]  # fmt: skip
 
 
 def test_a_huge_loss_is_a_finite_perplexity():
