@@ -167,7 +167,7 @@ def test_a_masked_bert_that_they_wrote_is_read_with_the_same_logits(wordpiece, t
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=len(wordpiece.vocabulary), pad_token_id=wordpiece.pad_id, hidden_size=32, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=48, max_position_embeddings=32, type_vocab_size=3, hidden_act="relu",
+        num_attention_heads=2, intermediate_size=48, max_position_embeddings=64, type_vocab_size=3, hidden_act="relu",
         layer_norm_eps=1e-2, initializer_range=0.4,
     )  # fmt: skip
     transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
