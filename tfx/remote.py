@@ -211,11 +211,11 @@ class RemoteRoot:
             if content is None:
                 continue
             record = runs.parse_record(content)
-            if record is not None and record.get("run") == name:
+            if record is not None and record["run"] == name:
                 found.append(record)
                 continue
             told = f"{self.url}/{name}/{runs.RECORD}: is no record of a run"
-            if strict:
+            if strict and not runs.is_foreign(content):
                 raise UserError(f"{told}; run it again, or remove it")
             print(f"{told}; it is left out: run it again, or remove it", file=sys.stderr)
         return found

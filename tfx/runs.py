@@ -71,6 +71,12 @@ def this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
+def is_foreign(content: bytes) -> bool:
+    """Whether a `run.json` was written by another program, and is no damaged record of ours."""
+    found = parse_json(content)
+    return isinstance(found, dict) and "run" not in found
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The record of a run, with the status `died` where its process ended without a word.
 
