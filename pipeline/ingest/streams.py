@@ -29,7 +29,7 @@ PARQUET = b"PAR1"
 _FOREIGN = {
     b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the file itself; run `git lfs pull`",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file (.xls, .doc); save it as csv or text",
-    b"ARROW1": "an Arrow (Feather) file; save it as Parquet",
+    b"ARROW1\0\0": "an Arrow (Feather) file; save it as Parquet",
     b"SQLite format 3\0": "an SQLite database; export its table as csv",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file; save its table as Parquet",
     b"\x93NUMPY": "a NumPy file; save its texts as jsonl",

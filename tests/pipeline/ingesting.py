@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lmworks.configs.schema import IngestStage
 from lmworks.pipeline.ingest import split_table
-from lmworks.pipeline.ingest.component import ingest
+from lmworks.pipeline.ingest.examples import write_examples  # here, before `batches_of` changes what it imports
 from lmworks.tfx.artifacts import Examples, Statistics, publish, read
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +21,7 @@ def ingested(folder, task="causal_lm", **settings):
     config = IngestStage.model_validate({"task": task, **settings})
     paths = [Path(tempfile.mkdtemp(dir=folder)) for _ in range(2)]
     examples, statistics = Examples(paths[0]), Statistics(paths[1])
-    ingest(config=config, examples=examples, statistics=statistics)
+    write_examples(config, examples, statistics)
     publish(examples, "examples", {})
     return read(Examples, paths[0])
 
