@@ -362,6 +362,7 @@ def read_classifier_head(model: keras.Model, folder: Path) -> bool:
 
 def tensors_of(folder: Path, prefix: str) -> Tensors:
     """Tensors of a folder whose names begin so, from one file or several; none where there is no safetensors file."""
+    import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, in which most checkpoints are published
     from safetensors import safe_open
 
     found: Tensors = {}

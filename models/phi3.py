@@ -128,8 +128,6 @@ def _read_weights(backbone: Any, folder: Path) -> None:
     Raises:
         UserError: naming the tensors.
     """
-    import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, in which Phi-3 is published
-
     tensors = tensors_of(folder, "")
 
     def give(variable: Any, value: np.ndarray) -> None:
