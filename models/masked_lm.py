@@ -11,7 +11,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.backend import backend
 from lmworks.models.huggingface import read_masked_head, with_pooler
-from lmworks.models.preset import check_positions, dropout_of, open_preset, sizes_of, task_class
+from lmworks.models.preset import check_positions, dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
 from lmworks.models.transformer_arithmetic import (
@@ -71,12 +71,13 @@ def build(
         backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **arguments))
     check_positions(backbone, sequence_length)
     model = task_class(keras_hub.models.MaskedLM, type(backbone), preset)(backbone, dtype=dtype)
+    has_head = load_head(model, Path(preset))
     if isinstance(model, keras_hub.models.BertMaskedLM):
-        read_masked_head(model, Path(preset))
+        has_head = has_head or read_masked_head(model, Path(preset))
     _as_in_bert(model)
     if described is not None:
         set_arithmetic(model, described.arithmetic)
-    elif not load_arithmetic(model, Path(preset)) and (activation := activation_of(model)):
+    elif not load_arithmetic(model, Path(preset)) and not has_head and (activation := activation_of(model)):
         set_activation(model, activation)  # the head is new, and follows the layers
     return model
 

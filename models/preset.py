@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
@@ -95,6 +97,27 @@ def task_class(base: type, backbone: type, preset: str) -> Any:
         if isinstance(kind, type) and issubclass(kind, base) and getattr(kind, "backbone_cls", None) is backbone:
             return kind
     raise UserError(f"model.preset: {preset}: KerasHub has no {base.__name__} on a {backbone.__name__}")
+
+
+def load_head(task: keras.Model, folder: Path) -> bool:
+    """Gives a task's model the head that a KerasHub folder of the same task holds beside its backbone.
+
+    Args:
+        task: A model on the folder's backbone, with a head of random weights.
+        folder: A preset; any other kind of preset has no such head.
+
+    Returns:
+        Whether the folder has a head of this task with as many classes.
+    """
+    described, weights = folder / "task.json", folder / "task.weights.h5"
+    if not described.is_file() or not weights.is_file():
+        return False
+    saved = json.loads(described.read_text(encoding="utf-8"))
+    classes = saved.get("config", {}).get("num_classes")
+    if saved.get("class_name") != type(task).__name__ or classes != getattr(task, "num_classes", None):
+        return False
+    task.load_task_weights(str(weights))
+    return True
 
 
 def dropout_of(settings: Model) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
 from lmworks.models.huggingface import read_classifier_head
-from lmworks.models.preset import dropout_of, open_preset, sizes_of, task_class
+from lmworks.models.preset import dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import Tokenizer
 from lmworks.models.transformer_arithmetic import (
@@ -36,7 +36,7 @@ def build(
 
     Args:
         settings: the config's `model` section.
-        preset: what `from_preset` is arguments where the model does not start from scratch: a name, URL or local folder.
+        preset: what `from_preset` is given where the model does not start from scratch: a name, URL or local folder.
         tokenizer: whose vocabulary the model reads.
         classes: number of labels.
         dtype: float32, mixed_bfloat16 or mixed_float16.
@@ -66,7 +66,7 @@ def build(
         load_arithmetic(classifier, Path(preset))
     else:
         set_arithmetic(classifier, described.arithmetic)
-    if task is keras_hub.models.BertTextClassifier:
+    if not load_head(classifier, Path(preset)) and task is keras_hub.models.BertTextClassifier:
         read_classifier_head(classifier, Path(preset))
     return classifier
 

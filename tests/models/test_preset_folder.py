@@ -51,3 +51,23 @@ def test_two_saves_give_the_same_bytes(save, tmp_path):
     assert json.loads((tmp_path / "first" / "metadata.json").read_text()).keys() == {
         "keras_version", "keras_hub_version", "parameter_count", "tasks",
     }  # fmt: skip
+
+
+def differs_from_build(opened, built):
+    """Largest difference of a weight, between what was saved and what training begins from."""
+    return max(
+        float(abs(one - other).max()) for one, other in zip(opened.get_weights(), built.get_weights(), strict=True)
+    )
+
+
+def test_training_begins_from_the_head_that_a_folder_of_the_same_task_holds(tmp_path):
+    pieces = train_wordpiece(["a few words to learn from"], 40)
+    settings = Model(preset=str(tmp_path))
+    opened = masked(tmp_path / "masked", tmp_path)
+    assert differs_from_build(opened, masked_lm.build(settings, str(tmp_path / "masked"), pieces, 16)) == 0
+    opened = classifier(tmp_path / "classes", tmp_path)
+    build = text_classification.build
+    assert differs_from_build(opened, build(settings, str(tmp_path / "classes"), Tokenizer(pieces), 2)) == 0
+    assert build(settings, str(tmp_path / "classes"), Tokenizer(pieces), 3).num_classes == 3
+    assert build(settings, str(tmp_path / "masked"), Tokenizer(pieces), 2).num_classes == 2
+    assert masked_lm.build(settings, str(tmp_path / "classes"), pieces, 16).masked_lm_head is not None
