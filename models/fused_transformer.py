@@ -136,11 +136,14 @@ def _add_normalise(rate: float, epsilon: float) -> Fused:
 
 
 @functools.cache
-def _split_heads(heads: int) -> Fused:
-    """[batch, length, 3 · width] + bias → queries (scaled), keys, values: [batch, heads, length, width / heads]."""
+def _split_heads(heads: int, size: int) -> Fused:
+    """[batch, length, 3 · heads · size] + bias → queries (scaled), keys, values: [batch, heads, length, size].
+
+    The size is no shape to be read off: traced for two widths in one process, TensorFlow no longer knows the last axis.
+    """
 
     def compute(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        batch, length, size = tf.shape(x)[0], tf.shape(x)[1], x.shape[-1] // 3 // heads
+        batch, length = tf.shape(x)[0], tf.shape(x)[1]
         parts = tf.reshape(tf.cast(x, tf.float32) + bias, [batch, length, 3, heads, size])
         queries, keys, values = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
         return tf.cast(queries * size**-0.5, x.dtype), tf.cast(keys, x.dtype), tf.cast(values, x.dtype)
@@ -207,7 +210,7 @@ def _attend(layer: Any, rows: tf.Tensor, shape: tf.Tensor, weigh: Callable[[tf.T
     kernel = tf.concat([tf.reshape(_whole(one.kernel), [width, -1]) for one in projections], axis=1)
     bias = tf.concat([tf.reshape(_whole(one.bias), [-1]) for one in projections], axis=0)
     together = tf.reshape(_product(rows, kernel), [shape[0], shape[1], 3 * width])
-    queries, keys, values = _split_heads(layer.num_heads)(together, bias)
+    queries, keys, values = _split_heads(layer.num_heads, width // layer.num_heads)(together, bias)
     weights = weigh(tf.matmul(queries, keys, transpose_b=True))
     return tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, width])
 

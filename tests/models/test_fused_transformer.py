@@ -10,9 +10,9 @@ from lmworks.models import fused_transformer
 from lmworks.models.fused_transformer import fused_layers
 
 
-def _classifier(dropout: float, dtype: str = "float32", kind: str = "Bert"):
+def _classifier(dropout: float, dtype: str = "float32", kind: str = "Bert", width: int = 16):
     keras.utils.set_random_seed(3)
-    sizes = {"vocabulary_size": 50, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
+    sizes = {"vocabulary_size": 50, "num_layers": 2, "num_heads": 2, "hidden_dim": width, "intermediate_dim": 24}
     backbone = getattr(keras_hub.models, f"{kind}Backbone")(**sizes, dropout=dropout, dtype=dtype)
     extra = {"hidden_dim": 16} if kind != "Bert" else {}
     return getattr(keras_hub.models, f"{kind}TextClassifier")(
@@ -130,3 +130,9 @@ def test_the_layers_are_theirs_again_afterwards():
     with fused_layers(model, tf.constant(1)):
         evaluated = model(inputs, training=False)
     np.testing.assert_array_equal(evaluated, model(inputs, training=False))
+
+
+def test_models_of_several_widths_and_as_many_heads_share_a_process():
+    for width in (8, 24, 16):
+        model, inputs = _classifier(0.0, width=width), _inputs()
+        np.testing.assert_allclose(_step(model, inputs, tf.constant(5))[0], _step(model, inputs)[0], atol=1e-5)

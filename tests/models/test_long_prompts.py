@@ -12,6 +12,7 @@ from lmworks.models.bytepair import BytePair
 from lmworks.models.chat import BEGIN, END, QUESTION
 from lmworks.models.chat_marks import Marks
 from lmworks.models.generation import Completer, Generator, Sampling
+from lmworks.pipeline.evaluate.gate import gate
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
 from lmworks.pipeline.export import causal_lm as export
 from lmworks.pipeline.export.predict import Wish, continue_text
@@ -111,7 +112,7 @@ def test_the_report_marks_a_cut_prompt(tmp_path):
     ones = np.ones(1)
     config = EvaluateStage(task="causal_lm")
     generations = [Generation("greedy", "whole", "a"), Generation("greedy", "long", "b", 1234)]
-    write_language_report(tmp_path, config, {}, [], ones, ones, texts, generations)
+    write_language_report(tmp_path, config, {}, [], ones, ones, texts, ["x"], generations, gate({}, {}, "test"))
     page = (tmp_path / "report.html").read_text()
     assert (
         page.count("1,234 tokens of the prompt&#x27;s beginning were cut")
