@@ -23,6 +23,7 @@ def errors_of(**changes) -> str:
         ({"train": {"batch_size": 0}}, "train.batch_size: 0: must be a whole number above 0, or auto"),
         ({"task": "poetry"}, "task: 'poetry': should be 'text_classification'"),
         ({"name": "store"}, "name: 'store': must be"),
+        ({"ingest": {"train": "a", 3: "x"}}, "ingest.3: unknown key; known here: conversation"),
         ({"ingest": {}}, "ingest.train: is missing"),
         ({"ingest": {"train": {"pth": "a"}}}, "ingest.train.pth: unknown key; did you mean ingest.train.path?"),
         ({"ingest": {"train": {"path": "a", "package": "b==1"}}}, "ingest.train: needs either path or package"),
@@ -245,9 +246,10 @@ def test_a_number_that_is_not_finite_is_refused(changes, path):
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        ("[yes, no]", "ingest.labels.0: True: YAML reads it as a truth value, and text is needed: quote it, as in 'yes' or"),
+        ("[yes, no]", "ingest.labels.0: True: YAML reads it as a truth value, and text is needed: quote it as you wrote it"),
         ("[on, 'off']", "ingest.labels.0: True"),
-        ("[1, 2]", "ingest.labels.0: 1: YAML reads it as a number, and text is needed: quote it, as in '1'"),
+        ("[1, 2]", "ingest.labels.0: 1: YAML reads it as a number, and text is needed: quote it as you wrote it"),
+        ("[0x10, b]", "ingest.labels.0: 16: YAML reads it as a number, and text is needed: quote it as you wrote it, '…'"),
     ],
 )  # fmt: skip
 def test_a_label_that_yaml_does_not_read_as_text_is_to_be_quoted(labels, expected):
