@@ -128,6 +128,8 @@ def _of_another_task(tree: dict[str, Any], schema: type[BaseModel]) -> Iterator[
 
 def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str:
     location = _in_tree(details["loc"], tree)
+    if details["type"] == "invalid_key":  # no text, which every known key is
+        location[-1] = str(details["input"])
     path = ".".join(map(str, location)) or "config"
     if details["type"] in ("extra_forbidden", "invalid_key"):
         return f"{path}: unknown key; {_hint(location, schema)}"

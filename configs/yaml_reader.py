@@ -63,7 +63,7 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = True) 
         if not isinstance(key_node, yaml.ScalarNode):
             kind = "a list" if isinstance(key_node, yaml.SequenceNode) else "a mapping"
             raise yaml.constructor.ConstructorError(
-                None, None, f"a key must be text, and this is {kind}", key_node.start_mark
+                None, None, f"a key must be text, and this is {kind}; quote it if it is text", key_node.start_mark
             )
         key = loader.construct_object(key_node, deep=True)
         if key in seen:

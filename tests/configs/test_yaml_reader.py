@@ -80,7 +80,7 @@ def test_text_without_a_meaning_in_yaml_stays(text):
 
 @pytest.mark.parametrize(("key", "kind"), [("[a]", "a list"), ("{a: 1}", "a mapping"), ("a : b", "a mapping")])
 def test_a_key_that_is_no_text_is_refused(key, kind):
-    with pytest.raises(ConfigError, match=f"^t:2: a key must be text, and this is {kind}$"):
+    with pytest.raises(ConfigError, match=f"^t:2: a key must be text, and this is {kind}; quote it if it is text$"):
         parse_yaml(f"x: 1\n? {key}\n: b\n", "t")
     with pytest.raises(ConfigError, match=f"a key must be text, and this is {kind}"):
         parse_value(f"? {key}", "--set=k")
