@@ -217,7 +217,7 @@ FILES = [
     Case("a class twice in ingest.labels", 2, r"ingest\.labels", files={"train.csv": CSV}, changes={"ingest.labels": ["pos", "neg", "pos"]}),
     Case("one column as text and label", 2, r"ingest\.label: 'text' is the column of ingest\.text already", files={"train.csv": CSV}, changes={"ingest.label": "text"}),
     Case("the label as a second text", 2, r"ingest\.label: 'label' is the column of ingest\.text_b already", files={"train.csv": CSV}, changes={"ingest.text_b": "label"}),
-    Case("a delimiter for jsonl", 2, r"ingest: delimiter belongs to csv and tsv, and format is jsonl: leave it out", files={"train.csv": CSV}, changes={"ingest.format": "jsonl", "ingest.delimiter": ";"}),
+    Case("a delimiter of all sources, all jsonl", 2, r"ingest: delimiter belongs to csv and tsv, and format is jsonl: leave it out", files={"train.csv": CSV}, changes={"ingest.format": "jsonl", "ingest.delimiter": ";"}),
     Case("a share of nothing for test", 2, r"ingest: splits\.test: 0 leaves the split empty: set ingest\.test", files={"train.csv": CSV}, changes={"ingest.test": None, "ingest.splits": {"test": 0}}),
     Case("patterns at a URL", 2, r"ingest\.train: files names patterns of files in folders of this machine, and s3://b/c is a URL", changes=train("s3://b/c", files="*.csv")),
     Case("a number that a shell gives as a label", 2, r"ingest\.label: 16: .*quote it as you wrote it", flags=("--set=ingest.label=0x10",)),
