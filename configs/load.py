@@ -19,6 +19,9 @@ from lmworks.configs.yaml_reader import parse_value, parse_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
+_QUOTE = "quote it as you wrote it, '…', in a shell \"'…'\""
+"""What was written is not known here: 0x10 is 16, and `on` is true."""
+
 
 def override(tree: dict[str, Any], assignment: str) -> None:
     """Applies one `KEY=VALUE`, the key dotted, the value YAML, to a config tree in place.
@@ -125,8 +128,10 @@ def _of_another_task(tree: dict[str, Any], schema: type[BaseModel]) -> Iterator[
 
 def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str:
     location = _in_tree(details["loc"], tree)
+    if details["type"] == "invalid_key":  # no text, which every known key is
+        location[-1] = str(details["input"])
     path = ".".join(map(str, location)) or "config"
-    if details["type"] == "extra_forbidden":
+    if details["type"] in ("extra_forbidden", "invalid_key"):
         return f"{path}: unknown key; {_hint(location, schema)}"
     if details["type"] == "missing":
         return f"{path}: is missing"
@@ -136,18 +141,12 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
         path, value = ".".join(map(str, location[:-2])), f"the key {value}"
     if details["type"] == "string_type" and not isinstance(details["input"], dict | list | tuple | None):
         kind = "a truth value" if isinstance(details["input"], bool) else "a number"
-        return (
-            f"{path}: {value}: YAML reads it as {kind}, and text is needed: quote it, as in {_quoted(details['input'])}"
-        )
+        return f"{path}: {value}: YAML reads it as {kind}, and text is needed: {_QUOTE}"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if details["type"] == "value_error" and isinstance(details["input"], dict | BaseModel):
         return f"{path}: {message}"
     verb = message if details["type"] == "value_error" else f"should be {message}"
     return f"{path}: {value}: {verb}"
-
-
-def _quoted(value: Any) -> str:
-    return "'yes' or 'true'" if value is True else "'no' or 'false'" if value is False else f"'{value}'"
 
 
 def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:

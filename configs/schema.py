@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
 from lmworks.configs.paths import expand
 from lmworks.configs.platform import Platform, Registry
@@ -26,6 +27,13 @@ Task = Literal["text_classification", "causal_lm", "masked_lm"]
 """What a model is trained for; the two language models read documents, without labels."""
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "text"]
 Quoting = Literal["standard", "none"]
+_SEPARATED: tuple[Format, ...] = ("csv", "tsv")
+READ_BY: dict[str, tuple[Format, ...]] = {
+    "encoding": ("csv", "tsv", "jsonl", "json", "text"),
+    **dict.fromkeys(("delimiter", "quoting", "header", "columns"), _SEPARATED),
+    **dict.fromkeys(("separator", "byte_range"), ("text",)),
+}
+"""Keys of a source that some formats do not read."""
 Chat = Literal["chatml"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -91,6 +99,15 @@ def _delimiter(value: str) -> str:
 
 
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
+
+
+def _separator(value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise ValueError('must be one line, without its end (an empty line is "")')
+    return value
+
+
+Separator = Annotated[str, AfterValidator(_separator)]
 FILE_COLUMNS = ("file", "folder")
 """Columns that `files` adds to every row: the file's path in the folder, and the first folder of it."""
 
@@ -121,9 +138,9 @@ class Source(Section):
     columns: tuple[str, ...] = ()
     """csv and tsv: the columns' names where there is no header."""
     files: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
-    """Folders: patterns of the files to read, relative to the folder (`**/*.py`); `!tests/**` leaves some out. Rows get the
-    columns `file` and `folder`."""
-    separator: Annotated[str | None, DOCUMENTS] = None
+    """Folders, which must be of this machine: patterns of the files to read, relative to the folder (`**/*.py`); `!tests/**`
+    leaves some out. Rows get the columns `file` and `folder`."""
+    separator: Annotated[Separator | None, DOCUMENTS] = None
     """Text documents: the line that stands between two of them; `ingest.separator` when not given."""
     byte_range: Annotated[tuple[Annotated[int, Field(ge=0)], Positive] | None, DOCUMENTS] = None
     """Text documents: only the file's bytes from the first to before the second, after decompression."""
@@ -141,28 +158,54 @@ class Source(Section):
             raise ValueError("byte_range must be [BEGIN, END] with BEGIN below END")
         if not self.header and self.format in (None, "csv", "tsv") and not self.columns:
             raise ValueError("header: false needs columns")
-        if self.format not in (None, "csv", "tsv"):
-            for key in ("delimiter", "quoting"):
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key} belongs to csv and tsv, and format is {self.format}")
+        for path in self.path if self.files else ():
+            if "://" in path and not path.startswith(PYTHON_LIBRARY):
+                raise ValueError(
+                    f"files names patterns of files in folders of this machine, and {path} is a URL: name its files by path, "
+                    f"as in {path.rstrip('/')}/*.jsonl"
+                )
+        if wrong := self.unread(self.format):
+            raise ValueError(_unread(wrong[0], self.format))
         return self
 
-    def folders(self) -> tuple[str, ...]:
+    def unread(self, kind: Format | None) -> list[str]:
+        """Lists the keys that the source sets and a file of a format does not read; none if the format is not known."""
+        return [
+            key
+            for key, kinds in READ_BY.items()
+            if kind and kind not in kinds and getattr(self, key) != type(self).model_fields[key].default
+        ]
+
+    def folders(self, key: str) -> tuple[str, ...]:
         """Lists the paths as they are on this machine: `~`, `$VARIABLES` and `python://stdlib` expanded.
+
+        Args:
+            key: Of the config that names the source, for errors.
 
         Raises:
             UserError: A path names an environment variable that is not set.
         """
         library = sysconfig.get_path("stdlib")
-        return tuple(expand(path.replace(PYTHON_LIBRARY, library, 1), "ingest") for path in self.path)
+        return tuple(expand(path.replace(PYTHON_LIBRARY, library, 1), key) for path in self.path)
 
-    def external(self) -> tuple[str, ...]:
-        """Lists paths, globs and URLs whose content decides what is read."""
+    def external(self, key: str) -> tuple[str, ...]:
+        """Lists paths, globs and URLs whose content decides what is read.
+
+        Args:
+            key: Of the config that names the source, for errors.
+        """
         patterns = [pattern for pattern in self.files if not pattern.startswith("!")]
         if not patterns:
-            return self.folders()
-        folders = [path.rstrip("/") if "://" in path else glob.escape(path.rstrip("/")) for path in self.folders()]
-        return tuple(f"{folder}/{pattern}" for folder in folders for pattern in patterns)
+            return self.folders(key)
+        return tuple(
+            f"{glob.escape(folder.rstrip('/'))}/{pattern}" for folder in self.folders(key) for pattern in patterns
+        )
+
+
+def _unread(key: str, *kinds: Format | None) -> str:
+    *others, last = READ_BY[key]
+    readers = f"{', '.join(others)} and {last}" if others else last
+    return f"{key} belongs to {readers}, and format is {' and '.join(map(str, kinds))}: leave it out"
 
 
 def _classes(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -216,7 +259,7 @@ class Ingest(Section):
     quoting: Quoting | None = None
     """csv and tsv: `standard`, fields may be enclosed in double quotes and then hold delimiters, line ends and doubled
     quotes (RFC 4180), as csv is read when not given; `none`, a quote is a character like any other, as tsv is."""
-    separator: Annotated[str | None, DOCUMENTS] = None
+    separator: Annotated[Separator | None, DOCUMENTS] = None
     """Text documents: the line that stands between two of them (`""`: an empty line); without it a file is one document."""
     text: str = "text"
     """The column with the text."""
@@ -229,7 +272,7 @@ class Ingest(Section):
     one, when not given."""
     labels: Annotated[tuple[str, ...], AfterValidator(_classes), LABELLED] = ()
     """The classes in their order; else those that occur in train, sorted."""
-    conversation: Annotated[Literal["messages", "sharegpt", "alpaca"] | None, CAUSAL] = None
+    conversation: Annotated[Form | None, CAUSAL] = None
     """With `preprocess.chat`: the form of the conversations, recognised row by row when not given. `messages`: `text`, or the
     column `messages`, holds a list of {role, content}, roles system, developer, user, assistant and tool; `sharegpt`: `text`,
     or the column `conversations`, holds a list of {from, value}; `alpaca`: the columns instruction and output, and where
@@ -252,6 +295,27 @@ class Ingest(Section):
                     near = difflib.get_close_matches(name, self.labels, n=1)
                     hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(self.labels)}"
                     raise ValueError(f"{key}.label_rule: {name!r} is no class of ingest.labels; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_read_their_keys(self) -> Ingest:
+        sources = self.sources()
+        formats = {name: self.option(source, "format") for name, source in sources.items()}
+        for name, source in sources.items():
+            if wrong := source.unread(formats[name]):
+                raise ValueError(f"{name}.{_unread(wrong[0], formats[name])}")
+        kinds = sorted(set(formats.values()), key=str)
+        for key in ("encoding", "delimiter", "quoting", "separator"):
+            is_set = getattr(self, key) != type(self).model_fields[key].default
+            if is_set and not {None, *READ_BY[key]} & set(kinds):
+                raise ValueError(_unread(key, *kinds))
+        return self
+
+    @model_validator(mode="after")
+    def _every_split_has_rows(self) -> Ingest:
+        for name in ("validation", "test"):
+            if getattr(self, name) is None and not getattr(self.splits, name):
+                raise ValueError(f"splits.{name}: 0 leaves the split empty: set ingest.{name}, or a share above 0")
         return self
 
     def named_columns(self, task: Task) -> dict[str, str]:
@@ -602,13 +666,25 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _columns_do_not_clash(self) -> Config:
+        columns: dict[str, str] = {}
         for key, name in self.ingest.named_columns(self.task).items():
+            if name in columns:
+                raise ValueError(f"ingest.{key}: {name!r} is the column of ingest.{columns[name]} already")
+            columns[name] = key
             if name in ("id", "source_id"):
                 raise ValueError(
                     f"ingest.{key}: {name!r} is a name that examples need for their own; rename the column"
                 )
             if name == self.ingest.id:
                 raise ValueError(f"ingest.id: {name!r} is the column of ingest.{key} already")
+        form, own = self.ingest.conversation, self.ingest.id
+        if self.preprocess.chat and own in columns_with_turns(form, self.ingest.text):
+            fix = (
+                ""
+                if form
+                else ", or set ingest.conversation if the conversations are of a form that has no such column"
+            )
+            raise ValueError(f"ingest.id: {own!r} is a column that conversations are read from; rename it{fix}")
         return self
 
     @model_validator(mode="after")
@@ -679,8 +755,7 @@ class IngestStage(Ingest):
 
     def external(self) -> tuple[str, ...]:
         """Paths and URLs outside the store whose content decides the result."""
-        sources = (self.train, self.validation, self.test)
-        return tuple(path for source in sources if source for path in source.external())
+        return tuple(path for name, source in self.sources().items() for path in source.external(f"ingest.{name}"))
 
     @property
     def label_column(self) -> str | None:

@@ -6,6 +6,7 @@ YAML 1.1, with the scalars of YAML 1.2 where the older rules lose what was writt
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -18,6 +19,11 @@ _MERGE = "tag:yaml.org,2002:merge"
 _NULL = "tag:yaml.org,2002:null"
 _ENDS = (yaml.StreamEndToken, yaml.BlockEndToken)
 """Tokens that reach over comments."""
+_SHELLS = set('$`\\"!')
+"""Characters that a shell reads in double quotes."""
+_STREAM = (yaml.StreamStartToken, yaml.StreamEndToken)
+_OLD_KINDS = ("int", "float", "timestamp", "value")
+"""Kinds of YAML 1.1 whose scalars are read otherwise; `value` is a lone `=`, which stays text."""
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$")
 _FLOAT = re.compile(
     r"[-+]?(?:(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|\.(?:inf|Inf|INF))$"
@@ -30,7 +36,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _OLD_KINDS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
@@ -54,6 +60,11 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = True) 
     for key_node, value_node in node.value:
         if key_node.tag == _MERGE:  # `<<: *anchor`, whose keys may be set anew
             continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            kind = "a list" if isinstance(key_node, yaml.SequenceNode) else "a mapping"
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a key must be text, and this is {kind}; quote it if it is text", key_node.start_mark
+            )
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
@@ -68,8 +79,14 @@ def _null(loader: _Loader, node: yaml.ScalarNode) -> None:
         raise yaml.constructor.ConstructorError(None, None, f"an entry {problem}", node.start_mark)
 
 
+def _text(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """What `<<` is if it is no key."""
+    return loader.construct_scalar(node)
+
+
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 _Loader.add_constructor(_NULL, _null)
+_Loader.add_constructor(_MERGE, _text)
 
 
 def parse_yaml(text: str, origin: str) -> Any:
@@ -86,10 +103,14 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}" if mark else origin
-        problem = getattr(error, "problem", None) or error
-        invalid = "" if isinstance(error, yaml.constructor.ConstructorError) else "no valid YAML: "
-        raise ConfigError(f"{where}: {invalid}{problem}") from None
+        raise ConfigError(
+            f"{origin}:{mark.line + 1}: {_problem(error)}" if mark else f"{origin}: {_problem(error)}"
+        ) from None
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    problem = getattr(error, "problem", None) or error
+    return str(problem) if isinstance(error, yaml.constructor.ConstructorError) else f"no valid YAML: {problem}"
 
 
 def parse_value(text: str, origin: str) -> Any:
@@ -100,24 +121,35 @@ def parse_value(text: str, origin: str) -> Any:
         origin: Name of the flag in an error.
 
     Raises:
-        ConfigError: The text is not YAML, is null without saying `null`, or holds a comment.
+        ConfigError: The text is not YAML, is null without saying `null`, holds a comment, or is text of which YAML would take
+            a part for itself, such as a tag or the mark of a block.
     """
-    quoted = f"{origin}=\"'" + text.replace("'", "''") + "'\""
-    if _is_null(text) and text.strip() not in _NULLS:
-        raise ConfigError(f"{origin}: {text!r} is null in YAML: write null, or quote the text: {quoted}")
-    value = parse_yaml(text, origin)
-    ends = (token.end_mark.index for token in yaml.scan(text) if not isinstance(token, _ENDS))
-    if comment := text[max(ends) :].strip():
-        raise ConfigError(
-            f"{origin}: {comment!r} is a comment in YAML and would be lost; quote the text: {quoted}, or leave it out"
-        )
-    return value
-
-
-def _is_null(text: str) -> bool:
-    """Whether a text is one null, written or empty."""
+    quoted = f"quote the text: {origin}={_in_quotes(text)}"
     try:
         node = yaml.compose(text, _Loader)
-    except yaml.YAMLError:
-        return False  # which parsing reports
-    return node is None or node.tag == _NULL
+        tokens = list(yaml.scan(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: {_problem(error)}; if {text!r} is text, {quoted}") from None
+    if (node is None or node.tag == _NULL) and text.strip() not in _NULLS:
+        raise ConfigError(f"{origin}: {text!r} is null in YAML: write null, or {quoted}")
+    if comment := text[max(token.end_mark.index for token in tokens if not isinstance(token, _ENDS)) :].strip():
+        raise ConfigError(f"{origin}: {comment!r} is a comment in YAML and would be lost; {quoted}, or leave it out")
+    if isinstance(node, yaml.ScalarNode) and not _is_whole(text, node, tokens):
+        raise ConfigError(f"{origin}: YAML reads {text!r} as {node.value!r}; {quoted}")
+    return parse_yaml(text, origin)
+
+
+def _in_quotes(text: str) -> str:
+    """The text in the quotes of YAML, and around them those of a shell."""
+    if text.isprintable() and not set(text) & _SHELLS:
+        return "\"'" + text.replace("'", "''") + "'\""
+    return "'" + json.dumps(text, ensure_ascii=False).replace("'", "\\u0027") + "'"
+
+
+def _is_whole(text: str, node: yaml.ScalarNode, tokens: list[yaml.Token]) -> bool:
+    """Whether a scalar holds all characters of its text: no mark of a document or block, no tag or anchor, no folded line."""
+    if [type(token) for token in tokens if not isinstance(token, _STREAM)] != [yaml.ScalarToken]:
+        return False
+    if node.style in ("'", '"'):
+        return "\n" not in text
+    return node.style is None and node.value == text.strip(" \t\r\n")

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+JSON_TEXT = {b"content": b"json"}
+"""Metadata of a string column whose cells are JSON, each for itself, because their types have nothing in common."""
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
@@ -71,6 +73,19 @@ def plain(column: pa.Array) -> list[Any]:
         return column.cast(pa.string()).to_pylist()
     except pa.ArrowNotImplementedError:  # no cast, such as an interval's
         return [None if cell is None else str(cell) for cell in column.to_pylist()]
+
+
+def as_text(cell: Any) -> str | None:
+    """A cell as text that says nothing of its type: `7`, `7.0` and `"7"` are 7; null stays null.
+
+    Args:
+        cell: of `plain`.
+    """
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() else str(cell)
+    return json.dumps(cell, ensure_ascii=False)
 
 
 def _lists(values: list[Any], lengths: list[int | None]) -> list[Any]:

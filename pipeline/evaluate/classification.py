@@ -8,6 +8,7 @@ Figures of a class without labelled rows are left out of what is written: they s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
@@ -24,6 +25,7 @@ from lmworks.pipeline.evaluate.intervals import (
     skewed_mean,
     weighted_precision,
     wilson,
+    within,
 )
 
 Integers = NDArray[np.integer[Any]]
@@ -188,7 +190,7 @@ def intervals(labels: Integers, scores: Scores, names: Sequence[str]) -> dict[st
         "f1_weighted": mean_f1(matrix, labelled / len(labels)),
     }
     if (predictions != labels).sum() >= MIN_MISTAKES:
-        bounds["log_loss"] = skewed_mean(row_log_loss(labels, scores))
+        bounds["log_loss"] = within(skewed_mean(row_log_loss(labels, scores)), 0.0, math.inf)
     per_class = {
         "precision": wilson(hits, predicted),
         "recall": wilson(hits, labelled),

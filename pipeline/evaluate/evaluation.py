@@ -16,7 +16,7 @@ from lmworks.pipeline.evaluate.classification import confusion, figures
 from lmworks.pipeline.evaluate.collapse import remarks
 from lmworks.pipeline.evaluate.gate import check_names, gate
 from lmworks.pipeline.evaluate.report import summary, write_metrics, write_report
-from lmworks.pipeline.evaluate.slices import measure_slices
+from lmworks.pipeline.evaluate.slices import cells_of, measure_slices
 from lmworks.pipeline.evaluate.views import class_view, metric_view
 from lmworks.pipeline.predict import predict
 from lmworks.pipeline.sequences import SequenceTable
@@ -35,7 +35,7 @@ def measure_model(
     scores = predict(text_classification.probabilities(classifier), table)
     metrics = figures(table.labels, scores, names)
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
-    slices = measure_slices({name: found.column(name) for name in config.slices}, table.labels, scores, names)
+    slices = measure_slices({name: cells_of(found, name) for name in config.slices}, table.labels, scores, names)
     decision = gate(metrics, config.thresholds, config.split, names)
     text, text_b = examples.properties["text"], examples.properties["text_b"]
     texts = found.column(text).to_pylist()

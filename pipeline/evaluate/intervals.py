@@ -193,6 +193,11 @@ def _effective(value: float, centre: float, likely: float, cells: Floats, influe
     return min(float(low), value), max(float(high), value)
 
 
+def within(bounds: Bounds | None, least: float, most: float) -> Bounds | None:
+    """Cuts an interval to the values that its figure can have."""
+    return bounds and (max(bounds[0], least), min(bounds[1], most))
+
+
 def skewed_mean(values: Floats) -> Bounds | None:
     """Computes the interval of a mean of values with a long tail: Student's t with the skewness removed.
 

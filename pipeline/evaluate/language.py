@@ -23,7 +23,7 @@ from lmworks.pipeline.evaluate.gate import gate
 from lmworks.pipeline.evaluate.language_metrics import Row, Sums, figures, masked_rows, window_row
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
 from lmworks.pipeline.evaluate.report import summary, write_metrics
-from lmworks.pipeline.evaluate.slices import Slice, groups
+from lmworks.pipeline.evaluate.slices import Slice, cells_of, groups
 from lmworks.pipeline.evaluate.views import metric_view
 from lmworks.pipeline.masking import MaskedRows
 from lmworks.pipeline.masking import predictions as masked_predictions
@@ -126,7 +126,7 @@ def _masked(config: EvaluateStage, model: Model, table: DocumentTable, pieces: W
 def _slices(config: EvaluateStage, found: pa.Table, sums: Sums) -> list[Slice]:
     result = []
     for column in config.slices:
-        for value, rows in groups(found.column(column)):
+        for value, rows in groups(cells_of(found, column)):
             part = sums.take(np.isin(sums.documents, rows))
             metrics = figures(part) if part.targets.sum() > 0 else {}
             result.append(Slice(slice={column: value}, examples=len(rows), metrics=metrics))

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.evaluate.classification import Figure
-from lmworks.pipeline.evaluate.intervals import Bounds, ratio_over_documents
+from lmworks.pipeline.evaluate.intervals import ratio_over_documents, within
 
 if TYPE_CHECKING:
     from lmworks.pipeline.masking import MaskedPrediction
@@ -121,11 +121,11 @@ def figures(sums: Sums) -> dict[str, Figure]:
     whole = sums.by_document(int(sums.documents.max()) + 1)
     whole = whole.take(whole.targets > 0)
     bounds = {
-        "loss": _bounded(ratio_over_documents(whole.nll, whole.targets), math.inf),
-        "accuracy": _bounded(ratio_over_documents(whole.hits, whole.targets), 1.0),
+        "loss": within(ratio_over_documents(whole.nll, whole.targets), 0.0, math.inf),
+        "accuracy": within(ratio_over_documents(whole.hits, whole.targets), 0.0, 1.0),
     }
     if "bits_per_byte" in values:
-        bounds["bits_per_byte"] = _bounded(ratio_over_documents(whole.nll / math.log(2), whole.bytes), math.inf)
+        bounds["bits_per_byte"] = within(ratio_over_documents(whole.nll / math.log(2), whole.bytes), 0.0, math.inf)
     if loss := bounds["loss"]:
         bounds["perplexity"] = (float(perplexity(loss[0])), float(perplexity(loss[1])))
     result = {}
@@ -145,8 +145,3 @@ def _check(sums: Sums) -> None:
             f"loss: the model gives no finite log-probabilities in {len(broken):,} of "
             f"{len(np.unique(sums.documents)):,} documents, so that loss and perplexity are no numbers; did training diverge?"
         )
-
-
-def _bounded(bounds: Bounds | None, most: float) -> Bounds | None:
-    """Bounds of what lies between 0 and `most`."""
-    return bounds and (max(bounds[0], 0.0), min(bounds[1], most))

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from lmworks.pipeline.cells import plain
+from lmworks.pipeline.cells import JSON_TEXT, as_text, plain
 from lmworks.pipeline.evaluate.classification import Figure, Integers, Scores, check, figures
 
 MAX_VALUES = 50
@@ -47,6 +47,19 @@ def _cells(values: Any) -> Iterable[Any]:
     if isinstance(values, pa.Array):
         return plain(values)
     return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def cells_of(rows: pa.Table, column: str) -> Any:
+    """The cells of a column as `groups` takes them: of JSON text what it says, as text, whatever the type was.
+
+    Args:
+        rows: the examples.
+        column: of them.
+    """
+    cells = rows.column(column)
+    if rows.schema.field(column).metadata != JSON_TEXT:
+        return cells
+    return [None if cell is None else as_text(json.loads(cell)) for cell in cells.to_pylist()]
 
 
 def groups(values: Any) -> list[tuple[Value, list[int]]]:

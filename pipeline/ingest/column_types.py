@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from lmworks.configs.errors import UserError
-from lmworks.pipeline.cells import json_text
+from lmworks.pipeline.cells import JSON_TEXT, as_text, json_text, plain
+from lmworks.pipeline.tables import SOURCE_ID
 
-JSON_TEXT = {b"content": b"json"}
-"""Metadata of a string column whose cells are JSON, each for itself, because their types have nothing in common."""
 _DEEPEST = 16
 """Levels of lists and structs beyond which a column becomes JSON text."""
 _MOST_KEYS = 1000
@@ -25,7 +24,8 @@ class ColumnTypes:
     """The types that all cells read so far fit into, without loss.
 
     Null fits into every type, integers into wider ones, and into floats where each of them is exact, units of time into finer
-    ones, lists and structs by their parts. What does not fit becomes JSON text.
+    ones, lists and structs by their parts. What does not fit becomes JSON text; the user's own ids become plain text, for they are
+    looked up by what they read as.
     """
 
     def __init__(self) -> None:
@@ -70,8 +70,8 @@ class ColumnTypes:
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def give_up(self, column: str) -> None:
-        """Makes a column JSON text, into which everything fits."""
-        self._fields[column] = _json_field(column)
+        """Makes a column text, into which everything fits."""
+        self._fields[column] = _text_field(column)
 
     def _widen(self, batch: pa.RecordBatch) -> None:
         late = [name for name in batch.schema.names if name not in self._fields] if self._fields else []
@@ -85,7 +85,7 @@ class ColumnTypes:
             elif not pa.types.is_null(field.type):
                 is_json = JSON_TEXT in (known.metadata, field.metadata)
                 common = None if is_json else common_type(known.type, field.type)
-                self._fields[field.name] = _json_field(field.name) if common is None else pa.field(field.name, common)
+                self._fields[field.name] = _text_field(field.name) if common is None else pa.field(field.name, common)
 
 
 class MisfitError(Exception):
@@ -103,6 +103,8 @@ def _fitted(column: pa.Array, field: pa.Field, target: pa.Field) -> pa.Array:
         return column if field.metadata == JSON_TEXT else json_text(column)
     if column.type == target.type:
         return column
+    if target.equals(_text_field(SOURCE_ID), check_metadata=True):
+        return pa.array(map(as_text, plain(column)), pa.string())
     try:
         return column.cast(target.type)
     except pa.ArrowException:
@@ -155,8 +157,9 @@ def batch_of(rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
     for name in names:
         cells = [row.get(name) for row in rows]
         kind = type_of(cells)
-        fields.append(_json_field(name) if kind is None else pa.field(name, kind))
-        arrays.append(pa.array(map(_json, cells), pa.string()) if kind is None else pa.array(cells, kind))
+        fields.append(_text_field(name) if kind is None else pa.field(name, kind))
+        as_string = as_text if name == SOURCE_ID else _json
+        arrays.append(pa.array(map(as_string, cells), pa.string()) if kind is None else pa.array(cells, kind))
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
@@ -206,5 +209,6 @@ def _json(cell: Any) -> str | None:
     return None if cell is None else json.dumps(cell, ensure_ascii=False)
 
 
-def _json_field(name: str) -> pa.Field:
-    return pa.field(name, pa.string(), metadata=JSON_TEXT)
+def _text_field(name: str) -> pa.Field:
+    """The column of a name for cells whose types have nothing in common."""
+    return pa.field(name, pa.string(), metadata=None if name == SOURCE_ID else JSON_TEXT)

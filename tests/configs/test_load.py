@@ -23,6 +23,40 @@ def errors_of(**changes) -> str:
         ({"train": {"batch_size": 0}}, "train.batch_size: 0: must be a whole number above 0, or auto"),
         ({"task": "poetry"}, "task: 'poetry': should be 'text_classification'"),
         ({"name": "store"}, "name: 'store': must be"),
+        ({"ingest": {"train": "a", 3: "x"}}, "ingest.3: unknown key; known here: conversation"),
+        ({"ingest": {"train": "a", True: "x"}}, "ingest.True: unknown key; known here: conversation"),
+        (
+            {"ingest": {"train": {"path": "a", "format": "jsonl", "byte_range": [0, 9]}}, "task": "causal_lm"},
+            "ingest.train: byte_range belongs to text, and format is jsonl: leave it out",
+        ),
+        (
+            {"ingest": {"train": {"path": "a", "format": "json", "header": False}}},
+            "ingest.train: header belongs to csv and tsv, and format is json",
+        ),
+        (
+            {"ingest": {"train": {"path": "a", "columns": ["a"]}, "format": "parquet"}},
+            "ingest: train.columns belongs to csv and tsv, and format is parquet",
+        ),
+        (
+            {"ingest": {"train": "a", "format": "parquet", "encoding": "latin-1"}},
+            "ingest: encoding belongs to csv, tsv, jsonl, json and text, and format is parquet: leave it out",
+        ),
+        (
+            {"ingest": {"train": "a", "test": {"path": "b", "format": "json"}, "format": "jsonl", "delimiter": ";"}},
+            "ingest: delimiter belongs to csv and tsv, and format is json and jsonl",
+        ),
+        ({"ingest": {"train": "a", "text_b": "text"}}, "ingest.text_b: 'text' is the column of ingest.text already"),
+        ({"ingest": {"train": "a", "label": "text"}}, "ingest.label: 'text' is the column of ingest.text already"),
+        ({"ingest": {"train": "a", "text_b": "label"}}, "ingest.label: 'label' is the column of ingest.text_b already"),
+        ({"ingest": {"train": "a", "splits": {"test": 0}}}, "ingest: splits.test: 0 leaves the split empty"),
+        (
+            {"ingest": {"train": "a", "separator": "a\n"}, "task": "causal_lm"},
+            "ingest.separator: 'a\\n': must be one line",
+        ),
+        (
+            {"ingest": {"train": {"path": "s3://b/c", "files": "*"}}},
+            "ingest.train: files names patterns of files in folders of",
+        ),
         ({"ingest": {}}, "ingest.train: is missing"),
         ({"ingest": {"train": {"pth": "a"}}}, "ingest.train.pth: unknown key; did you mean ingest.train.path?"),
         ({"ingest": {"train": {"path": "a", "package": "b==1"}}}, "ingest.train: needs either path or package"),
@@ -55,6 +89,30 @@ def errors_of(**changes) -> str:
 )
 def test_each_error_names_path_value_and_fix(changes, expected):
     assert expected in errors_of(**changes)
+
+
+def test_keys_that_a_source_of_another_format_or_of_none_yet_reads_are_kept():
+    for ingest in (
+        {"train": "a", "test": {"path": "b.csv", "format": "csv"}, "format": "jsonl", "delimiter": ";"},
+        {"train": "a", "test": {"path": "b.csv", "format": "parquet"}, "delimiter": ";", "encoding": "latin-1"},
+        {"train": "a", "test": {"path": "python://stdlib", "files": "*.csv"}, "format": "csv", "splits": {"test": 0}},
+    ):
+        validate(BASE | {"ingest": ingest}, "t.yaml")
+
+
+def test_an_id_is_no_column_that_conversations_are_read_from():
+    chat = {"task": "causal_lm", "preprocess": {"chat": "chatml"}}
+    for form, wrong, free in (
+        (None, ["text", "messages", "conversations", "instruction", "output", "input", "system", "history"], ["key"]),
+        ("messages", ["messages"], ["instruction", "system", "conversations"]),
+        ("sharegpt", ["conversations", "system"], ["messages", "input"]),
+        ("alpaca", ["instruction", "system"], ["messages", "conversations"]),
+    ):
+        for name in wrong:
+            tree = chat | {"ingest": {"train": "a.jsonl", "id": name, "conversation": form}}
+            assert f"ingest.id: {name!r} is " in errors_of(**tree)
+        for name in free:
+            validate(BASE | chat | {"ingest": {"train": "a.jsonl", "id": name, "conversation": form}}, "t.yaml")
 
 
 def test_thresholds_on_classes_are_checked_where_the_config_names_them():
@@ -245,9 +303,10 @@ def test_a_number_that_is_not_finite_is_refused(changes, path):
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        ("[yes, no]", "ingest.labels.0: True: YAML reads it as a truth value, and text is needed: quote it, as in 'yes' or"),
+        ("[yes, no]", "ingest.labels.0: True: YAML reads it as a truth value, and text is needed: quote it as you wrote it"),
         ("[on, 'off']", "ingest.labels.0: True"),
-        ("[1, 2]", "ingest.labels.0: 1: YAML reads it as a number, and text is needed: quote it, as in '1'"),
+        ("[1, 2]", "ingest.labels.0: 1: YAML reads it as a number, and text is needed: quote it as you wrote it"),
+        ("[0x10, b]", "ingest.labels.0: 16: YAML reads it as a number, and text is needed: quote it as you wrote it, '…'"),
     ],
 )  # fmt: skip
 def test_a_label_that_yaml_does_not_read_as_text_is_to_be_quoted(labels, expected):

@@ -28,8 +28,8 @@ def test_paths_are_expanded(tmp_path, path, expanded):
 
 @pytest.mark.parametrize("path", ["$NOWHERE/a.csv", "a/${NOWHERE}.csv", "~nobody_of_this_name/a"])
 def test_a_path_that_cannot_be_expanded_is_refused(path):
-    with pytest.raises(ConfigError, match=r"^ingest: .*(NOWHERE is not set|no such home)"):
-        expand(path, "ingest")
+    with pytest.raises(ConfigError, match=r"^ingest\.train: .*(NOWHERE is not set|no such home)"):
+        expand(path, "ingest.train")
 
 
 def test_a_file_that_is_really_called_so_is_that_file(tmp_path):
@@ -46,7 +46,7 @@ def test_brackets_of_an_existing_folder_are_no_pattern(tmp_path):
 
     class Stage:
         def external(self):
-            return source.external()
+            return source.external("ingest.train")
 
     before = external(Stage())
     assert "absent" not in before.values()

@@ -1,4 +1,5 @@
 import math
+import shlex
 
 import pytest
 
@@ -49,3 +50,37 @@ def test_an_empty_value_in_a_file_is_refused_by_line(tmp_path, value):
 def test_an_empty_entry_of_a_list_is_refused():
     with pytest.raises(ConfigError, match=r"t:2: an entry has no value"):
         parse_yaml("- a\n-\n", "t")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["|", ">", "|-", "!!str", "!!str a", "!x", "!!binary aGk=", "--- x", "--- 'x'", "&a b", "&a 'b'", "a\n b", "'a\n b'", "\ufeffa"],
+)  # fmt: skip
+def test_text_of_which_yaml_takes_a_part_is_refused_with_its_quoted_form(text):
+    with pytest.raises(ConfigError, match=r"^--set=k: YAML reads .* as .*; quote the text: --set=k=") as caught:
+        parse_value(text, "--set=k")
+    form = str(caught.value).partition("quote the text: --set=k=")[2]
+    assert parse_value(shlex.split(form)[0], "--set=k") == text
+
+
+@pytest.mark.parametrize("text", [",", "@x", "%x", "*", "`a`", "it's: {", "]", "%$x"])
+def test_text_that_is_no_yaml_is_refused_with_its_quoted_form(text):
+    with pytest.raises(
+        ConfigError, match=r"--set=k: no valid YAML: .*; if .* is text, quote the text: --set=k="
+    ) as caught:
+        parse_value(text, "--set=k")
+    form = str(caught.value).partition("quote the text: --set=k=")[2]
+    assert parse_value(shlex.split(form)[0], "--set=k") == text
+
+
+@pytest.mark.parametrize("text", ["=", "<<", "==", "a  b", "[a, &x b]", "a\u00a0", "\u00a0", "..."[:2]])
+def test_text_without_a_meaning_in_yaml_stays(text):
+    assert parse_value(text, "--set=k") == (["a", "b"] if text[0] == "[" else text)
+
+
+@pytest.mark.parametrize(("key", "kind"), [("[a]", "a list"), ("{a: 1}", "a mapping"), ("a : b", "a mapping")])
+def test_a_key_that_is_no_text_is_refused(key, kind):
+    with pytest.raises(ConfigError, match=f"^t:2: a key must be text, and this is {kind}; quote it if it is text$"):
+        parse_yaml(f"x: 1\n? {key}\n: b\n", "t")
+    with pytest.raises(ConfigError, match=f"a key must be text, and this is {kind}"):
+        parse_value(f"? {key}", "--set=k")

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.evaluate.classification import calibration, confusion, figures, intervals, measure
-from lmworks.pipeline.evaluate.intervals import wilson
+from lmworks.pipeline.evaluate.intervals import skewed_mean, wilson
 from lmworks.pipeline.evaluate.slices import MAX_VALUES, OTHER, measure_slices
 
 
@@ -109,6 +109,15 @@ def test_65_of_65_right_is_no_certainty():
         assert bounds[name][1] == pytest.approx(1.0), name
     assert bounds["recall/b"] == (pytest.approx(32 / (32 + 3.8415), abs=1e-4), 1.0)
     assert "log_loss" not in bounds, "without mistakes nothing is known of what they cost"
+
+
+def test_the_interval_of_the_log_loss_ends_at_0():
+    """The cubic of `skewed_mean` goes below where few rows have a long tail of small losses."""
+    losses = np.array([0.72, 8.5, 15.6, 15.7, 15.7, 15.8])
+    scores = np.stack([np.exp(-losses), 1 - np.exp(-losses)], axis=1)
+    low, high = intervals(np.zeros(6, int), scores, "ab")["log_loss"]
+    assert skewed_mean(losses)[0] < 0
+    assert low == 0 < losses.mean() < high == pytest.approx(skewed_mean(losses)[1])
 
 
 def test_intervals_are_wilsons_with_the_rows_of_their_class():

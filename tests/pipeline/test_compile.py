@@ -138,7 +138,7 @@ def test_parameters_are_those_that_people_change():
     [
         ("learning_rate", "-1", "train: 1 error in the config\n  learning_rate: -1: should be greater than 0"),
         ("learning_rate", "", "learning_rate: '' is null in YAML: write null, or quote"),
-        ("learning_rate", "[1", "learning_rate:1: no valid YAML"),
+        ("learning_rate", "[1", "learning_rate: no valid YAML"),
         ("lerning_rate", "1", "lerning_rate: unknown key; did you mean learning_rate?"),
     ],
 )

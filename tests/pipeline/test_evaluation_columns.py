@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lmworks.configs.schema import EvaluateStage, PreprocessStage
-from lmworks.pipeline.evaluate.slices import groups
+from lmworks.pipeline.evaluate.evaluation import names_of_rows, source_ids_of
+from lmworks.pipeline.evaluate.slices import cells_of, groups
 from lmworks.pipeline.preprocess.component import preprocess
 from lmworks.tfx.artifacts import Evaluation, Model, Sequences, publish, read
 from tests.pipeline.ingesting import ingested, split_of
@@ -43,7 +44,7 @@ def test_predictions_and_report_carry_the_users_ids_and_slices_typed_values(tiny
     (tmp_path / "evaluation").mkdir()
     evaluation = Evaluation(tmp_path / "evaluation")
     names = ["stars", "new", "when", "tags"]
-    stage = EvaluateStage.model_validate({"task": "text_classification", "slices": names, "bootstrap": 0})
+    stage = EvaluateStage.model_validate({"task": "text_classification", "slices": names})
     measure_model(stage, examples, read(Sequences, sequences.path), model, evaluation)
     predictions = pq.read_table(evaluation.path / "predictions.parquet")
     assert predictions.schema.names[:2] == ["id", "source_id"]
@@ -86,3 +87,37 @@ def test_slices_name_values_of_any_type():
     assert [value for value, _ in groups(mixed)] == [None, "[1]", "[2, null]", "[]"]
     nested = pa.array([{"a": [1]}, None, {"a": None}], pa.struct({"a": pa.list_(pa.int8())}))
     assert [value for value, _ in groups(nested)] == [None, '{"a": [1]}', '{"a": null}']
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_ids_and_slices_whose_kinds_differ_between_files_are_plain_text(tmp_path):
+    """On the code before, ids had quotes in predictions and reports, and "2020" was another slice than 2020."""
+    cells = (
+        [(7, 2020), (8, 2021), (9, None)],
+        [(2**70, "2020"), (True, 2020.0), (8.0, "2021"), ("r1", "nan"), ({"a": 1}, "2021"), (None, "2021")],
+    )
+    paths = [
+        lines(tmp_path / f"{place}.jsonl", [
+            {"text": f"text {place} {number}", "label": "ab"[number % 2], "key": key, "year": year}
+            for number, (key, year) in enumerate(rows)
+        ])
+        for place, rows in enumerate(cells)
+    ]  # fmt: skip
+    whole = [{"text": f"whole {number}", "label": "ab"[number], "key": number, "year": 2020} for number in range(2)]
+    paths.append(str(tmp_path / "whole.parquet"))
+    pq.write_table(pa.Table.from_pylist(whole), paths[-1])
+    names = {"train": paths[0], "validation": paths[2], "test": [paths[1], paths[2]]}
+    examples = ingested(tmp_path, "text_classification", id="key", **names)
+    ids = {"train": ["7", "8", "9"], "validation": ["0", "1"]}
+    ids["test"] = [str(2**70), "true", "8", "r1", '{"a": 1}', None, "0", "1"]
+    for split, expected in ids.items():
+        table = split_of(examples, split)
+        assert table.schema.field("source_id").equals(pa.field("source_id", pa.string()), check_metadata=True)
+        assert table["source_id"].to_pylist() == expected
+    assert names_of_rows(source_ids_of(table), list("abcdefgh")) == [name or "f" for name in ids["test"]]
+    assert groups(cells_of(table, "year")) == [("2020", [0, 1, 6, 7]), ("2021", [2, 4, 5]), ("nan", [3])]
+    assert groups(cells_of(split_of(examples, "train"), "year")) == [("2020", [0]), ("2021", [1]), (None, [2])]

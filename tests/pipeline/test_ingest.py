@@ -118,7 +118,6 @@ def test_bad_input_gets_one_clear_error(tmp_path):
     cases = [
         (lambda at: bad(at, csv_of(ROWS), label="lable"), ["no column 'lable' (ingest.label)", "did you mean label?"]),
         (lambda at: bad(at, csv_of(ROWS).replace(",b", ",a")), ["only the class 'a'"]),
-        (lambda at: bad(at, csv_of(ROWS), splits={"validation": 0, "test": 0.1}), ["the split validation is empty"]),
         (lambda at: bad(at, gzip.compress(csv_of(ROWS).encode())[:-30], "a.csv.gz"), ["a.csv.gz", "truncated"]),
         (lambda at: bad(at, csv_of(ROWS).replace("text n", "té n").encode("latin-1")), ["utf-8", "ingest.encoding"]),
         (lambda at: bad(at, csv_of(ROWS) + "x\n" * 9), ["max_rejects", "1 fields where the header has 2"]),

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lmworks.configs.errors import UserError
-from lmworks.pipeline.ingest.column_types import JSON_TEXT
+from lmworks.pipeline.cells import JSON_TEXT
 from lmworks.pipeline.tables import read_batches
 from tests.pipeline.ingesting import all_rows, batches_of, ingested, rejects, scratch, split_of, trained_on
 

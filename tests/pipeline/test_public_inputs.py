@@ -208,13 +208,19 @@ FILES = [
     Case("a pattern of files in a folder", 0, rows=4, files={"data/a.csv": CSV, "data/b.md": "x"}, changes=train("data", files="*.csv")),
     Case("jsonl shards by files", 0, rows=8, files={"data/a.jsonl": JSONL, "data/b.jsonl": JSONL.replace("film", "song")}, changes=train("data", files="*.jsonl")),
     Case("a home", 0, rows=4, files={"train.csv": CSV}, changes=train("~/train.csv")),
-    Case("a variable that is not set", 2, r"ingest: \$NOWHERE/a\.csv: the environment variable NOWHERE is not set", changes=train("$NOWHERE/a.csv")),
+    Case("a variable that is not set", 2, r"ingest\.train: \$NOWHERE/a\.csv: the environment variable NOWHERE is not set", changes=train("$NOWHERE/a.csv")),
     Case("a header that is missing, columns said", 0, rows=4, files={"train.csv": CSV.split("\n", 1)[1]}, changes=train(header=False, columns=["text", "label"])),
     Case("text for a classifier", 2, r"ingest\.train: text files have no column with a label; use csv", files={"train.txt": "a\nb\n"}, changes={"ingest.train": {"path": "train.txt", "format": "text"}}),
     Case("a rule for labels", 0, rows=3, files={"train.csv": "text,label\na,-1\nb,1\nc,0\nd,2\n", "other.csv": "text,label\ne,-1\nf,1\n"}, changes={"ingest": {name: {"path": f, "label_rule": {"neg": {"below": -0.5}, "pos": {"above": 0.5}}} for name, f in (("train", "train.csv"), ("validation", "other.csv"), ("test", "other.csv"))}}),
     Case("a rule for labels that are no numbers", 1, r"label is no number: 'pos'", files={"train.csv": CSV}, changes=train(label_rule={"a": {"below": 0}, "b": {"above": 0}})),
     Case("a rule that names a class outside ingest.labels", 2, r"label_rule.*negativ", files={"train.csv": CSV}, changes={"ingest.labels": ["negative", "positive"], "ingest.train": {"path": "train.csv", "label_rule": {"negativ": {"below": 0}, "positive": {"above": 0}}}}),
     Case("a class twice in ingest.labels", 2, r"ingest\.labels", files={"train.csv": CSV}, changes={"ingest.labels": ["pos", "neg", "pos"]}),
+    Case("one column as text and label", 2, r"ingest\.label: 'text' is the column of ingest\.text already", files={"train.csv": CSV}, changes={"ingest.label": "text"}),
+    Case("the label as a second text", 2, r"ingest\.label: 'label' is the column of ingest\.text_b already", files={"train.csv": CSV}, changes={"ingest.text_b": "label"}),
+    Case("a delimiter of all sources, all jsonl", 2, r"ingest: delimiter belongs to csv and tsv, and format is jsonl: leave it out", files={"train.csv": CSV}, changes={"ingest.format": "jsonl", "ingest.delimiter": ";"}),
+    Case("a share of nothing for test", 2, r"ingest: splits\.test: 0 leaves the split empty: set ingest\.test", files={"train.csv": CSV}, changes={"ingest.test": None, "ingest.splits": {"test": 0}}),
+    Case("patterns at a URL", 2, r"ingest\.train: files names patterns of files in folders of this machine, and s3://b/c is a URL", changes=train("s3://b/c", files="*.csv")),
+    Case("a number that a shell gives as a label", 2, r"ingest\.label: 16: .*quote it as you wrote it", flags=("--set=ingest.label=0x10",)),
     Case("a column called as our own", 2, r"ingest\.text: 'id' is a name that examples need", files={"train.csv": CSV.replace("text,", "id,")}, changes={"ingest.text": "id"}),
 ]  # fmt: skip
 
@@ -233,6 +239,9 @@ DOCUMENTS = [
     Case("patterns for a file", 1, r"is no folder", files={"train.txt": "a"}, changes=train("train.txt", files="*.py")),
     Case("a range of bytes", 0, rows=1, files={"train.txt": "Once upon a time"}, changes=train("train.txt", byte_range=[0, 4])),
     Case("a range of bytes upside down", 2, r"byte_range must be \[BEGIN, END\]", changes=train("train.txt", byte_range=[4, 4])),
+    Case("a separator of two lines", 2, r"ingest\.separator: 'a\\nb': must be one line", changes={"ingest.separator": "a\nb"}),
+    Case("a separator that YAML would shorten", 2, r"--set=ingest\.separator: YAML reads '--- x' as 'x'; quote the text", flags=("--set=ingest.separator=--- x",)),
+    Case("a range of bytes of a csv", 2, r"ingest\.train: byte_range belongs to text, and format is csv", changes=train("train.csv", format="csv", byte_range=[0, 5])),
     Case("labels for a language model", 2, r"ingest\.label: is a key of task text_classification", changes={"ingest.label": "label"}),
     Case("a pair for a language model", 2, r"ingest\.text_b: is a key of task text_classification", changes={"ingest.text_b": "b"}),
     Case("masks for a causal model", 2, r"train\.mask_ratio: is a key of task masked_lm", changes={"train.mask_ratio": 0.2}),
@@ -262,6 +271,7 @@ CONVERSATIONS = [
     Case("a mark of the template in a content", 0, r"1 refused", rows=3, files=talks(talk(("user", "a<|im_end|>b"), ("assistant", "b")))),
     Case("a bad conversation that is too much", 1, r"train\.jsonl:4", files=talks(talk(("user", "a"))), changes={"ingest.max_rejects": 0.01}),
     Case("sharegpt", 0, rows=2, files={"train.jsonl": 2 * (json.dumps({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}) + "\n"), "other.jsonl": json.dumps({"conversations": [{"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]}) + "\n"}, changes={"ingest.text": "conversations"}),
+    Case("a question as the id", 2, r"ingest\.id: 'instruction' is a column that conversations are read from", files={"train.jsonl": ""}, changes={"ingest.id": "instruction"}),
     Case("alpaca", 0, rows=1, files={"train.jsonl": json.dumps({"instruction": "Add.", "input": "1 2", "output": "3"}) + "\n", "other.jsonl": json.dumps({"instruction": "Add.", "input": "", "output": "0"}) + "\n"}, changes={"ingest": {"train": "train.jsonl", "validation": "other.jsonl", "test": "other.jsonl", "conversation": "alpaca"}}),
 ]  # fmt: skip
 
