@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ _READ_BY: dict[str, tuple[Format, ...]] = {
     "separator": ("text",), "byte_range": ("text",), "encoding": ("csv", "tsv", "jsonl", "json", "text"),
 }  # fmt: skip
 """Formats that read a key of a source."""
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _DAMAGE = "the compressed file is truncated or damaged ({})"
 
 

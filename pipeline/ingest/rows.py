@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OWN_ID = "id"
 _MOST_KEYS = 4096
 """Sets of JSON keys whose names are remembered."""
+_HALF = "a lone surrogate, which is half of a character"
 _DELIMITERS = ("\t", ";", "|", ",")
 
 
@@ -168,8 +169,11 @@ class FileColumns:
                     if isinstance(value, str | dict | list)
                 )
             text.encode()
-        except UnicodeEncodeError:
-            return Row(self._file.path, number, None, f"no {encoding.removesuffix('-sig')} text")
+        except UnicodeEncodeError as error:
+            undecoded = (
+                "\udc80" <= error.object[error.start] <= "\udcff"
+            )  # of surrogateescape; others were escapes of JSON
+            return self.refused(number, f"no {encoding.removesuffix('-sig')} text" if undecoded else _HALF)
         return self.extended(Row(self._file.path, number, dict(zip(names, values, strict=True))))
 
     def extended(self, row: Row) -> Row:

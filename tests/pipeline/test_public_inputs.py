@@ -132,6 +132,9 @@ def train(path: Any = "train.csv", **options: Any) -> dict[str, Any]:
 
 
 FILES = [
+    Case("a zip whose content is damaged", 1, r"ingest\.train: train\.zip: the compressed file is truncated or damaged \(Bad CRC-32", files={"train.zip": zipped(train__csv=CSV).replace(b"good", b"bood")}, changes=train("train.zip")),
+    Case("parquet with a string that is no text", 1, r"1 × train\.parquet:2: a string that is no UTF-8; mend them", files={"train.parquet": table(text=pa.array([b"a", b"\xff"]), label=["pos", "neg"])}, changes=train("train.parquet")),
+    Case("jsonl with half of a character", 1, r"1 × train\.jsonl:5: a lone surrogate.*; mend them", files={"train.jsonl": JSONL + '{"text": "\\ud83d", "label": "pos"}\n'}, changes=train("train.jsonl")),
     Case("no header, and it stands there", 1, r"ingest\.train: 1 of 5 rows refused.*train\.csv:1: the names of the columns", files={"train.csv": CSV}, changes=train(header=False, columns=["text", "label"])),
     Case("other column names, and they stand there", 0, r"1 refused", rows=4, files={"train.csv": CSV.replace("text,label", "x,y") + "text,label\n"}, changes={**train(columns=["text", "label"]), "ingest.max_rejects": 0.5}),
     Case("many good rows in train, nearly none in test", 1, r"ingest\.test: 9 of 10 rows refused, more than .*9 × test\.csv:2: empty text", files={"train.csv": CSV * 500, "test.csv": "text,label\n" + ",pos\n" * 9 + "a,pos\n"}, changes={"ingest.test": "test.csv", "ingest.max_rejects": 0.1}),
