@@ -256,9 +256,12 @@ def config(**ingest):
         ),
         ({"labels": ["a", " b"]}, "ingest.labels: .*' b' is empty or has blanks around it"),
         ({"labels": ["a"]}, "ingest.labels: .* a classifier needs two classes or more"),
-        ({"labels": [True, False]}, "ingest.labels.1: False: should be text, and YAML reads yes, no, .* quote it"),
-        ({"labels": [1, 2]}, "ingest.labels.0: 1: should be text, .* as a number: quote it"),
-        ({"train": {"path": "a", "label_rule": {True: {"above": 0}}}}, "ingest.train.label_rule: True: should be text"),
+        ({"labels": [True, False]}, "ingest.labels.1: False: YAML reads it as a truth value, .* quote it"),
+        ({"labels": [1, 2]}, "ingest.labels.0: 1: YAML reads it as a number, .* quote it"),
+        (
+            {"train": {"path": "a", "label_rule": {True: {"above": 0}}}},
+            "ingest.train.label_rule: the key True: YAML reads it as a truth value",
+        ),
         (
             {"train": {"path": "a", "label_rule": {"a": {"above": 1, "below": 1}}}},
             "label_rule.a: no number is above 1 and below 1",
