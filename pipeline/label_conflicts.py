@@ -18,13 +18,14 @@ class LabelCounts:
 
     Attributes:
         texts: uint64 [texts], the distinct ids, ascending.
+        first: int64 [texts], the first row of each.
         text: int64 [pairs], index into `texts` of each distinct pair of a text and a label, ascending.
         label: int64 [pairs], its label, ascending within a text.
         count: int64 [pairs], its rows.
     """
 
     def __init__(self, ids: np.ndarray, labels: np.ndarray) -> None:
-        self.texts, self._first, self._text_of_row = np.unique(ids, return_index=True, return_inverse=True)
+        self.texts, self.first, self._text_of_row = np.unique(ids, return_index=True, return_inverse=True)
         self._labels = np.asarray(labels, np.int64)
         classes = int(self._labels.max(initial=0)) + 1
         pairs, self.count = np.unique(self._text_of_row * classes + self._labels, return_counts=True)
@@ -54,7 +55,7 @@ class LabelCounts:
         if policy == "drop":
             return self.conflicting()[self._text_of_row]
         if policy == "keep_first":
-            winner = self._labels[self._first]
+            winner = self._labels[self.first]
         else:
             best = self.count == self.agreeing()[self.text]
             winner = np.full(len(self.texts), -1)

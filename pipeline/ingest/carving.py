@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lmworks.pipeline.ingest.splits import SPLITS
+from lmworks.pipeline.label_conflicts import LabelCounts
 
 _PRIORITY = ("train", "test", "validation")
 """The order in which splits get a row of a class that has too few for all: a single one is trained on."""
@@ -21,8 +22,9 @@ def moves_of(ids: np.ndarray, classes: np.ndarray, splits: np.ndarray, carved: C
 
     For each class and each split without a text of it, in the order train, test, validation: the text of the class with
     the lowest id moves there from a split that has another one, or, where none has, from a later one in that order. Texts
-    with more than one label stay, and count for no class. So the result depends on nothing but the texts of a class, not on
-    the rows' order or on other classes, and a class that has a text in every split moves none.
+    with more than one label stay, and count for no class, except that a class without any other text has the one with the
+    lowest id in train: what validation and test hold is known there. So the result depends on nothing but the texts of a
+    class, not on the rows' order or on other classes, and a class that has a text in every split moves none.
 
     Args:
         ids: uint64 [rows] of `ingest.train`.
@@ -34,16 +36,17 @@ def moves_of(ids: np.ndarray, classes: np.ndarray, splits: np.ndarray, carved: C
         New splits by id.
     """
     names = [name for name in _PRIORITY if name == "train" or name in carved]
-    pairs, first = np.unique(np.stack([ids, np.asarray(classes, np.uint64)]), axis=1, return_index=True)
-    _, inverse, labels = np.unique(pairs[0], return_inverse=True, return_counts=True)
-    own = labels[inverse] == 1
-    texts, owner = pairs[0][own], pairs[1][own].astype(np.int64)
-    place = np.array([names.index(name) if name in names else -1 for name in SPLITS])[splits[first[own]]]
+    counts = LabelCounts(ids, classes)
+    where = np.array([names.index(name) if name in names else -1 for name in SPLITS])[splits[counts.first]]
+    own = ~counts.conflicting()[counts.text]
+    texts, owner, place = counts.texts[counts.text[own]], counts.label[own], where[counts.text[own]]
     count = np.bincount(owner * len(names) + place, minlength=len(names) * (int(owner.max(initial=-1)) + 1))
     some = count.reshape(-1, len(names))
     by_class = np.argsort(owner, kind="stable")  # ids ascend within a class
     ends = np.cumsum(some.sum(axis=1))
-    moves: dict[int, str] = {}
+    shared_labels, lowest = np.unique(counts.label[~own], return_index=True)  # ids ascend, so the first is the lowest
+    shared = counts.text[~own][lowest[~np.isin(shared_labels, owner)]]
+    moves: dict[int, str] = {int(counts.texts[text]): "train" for text in shared if names[where[text]] != "train"}
     for index in np.flatnonzero((some == 0).any(axis=1) & (some.sum(axis=1) > 0)):
         mine = by_class[ends[index] - some[index].sum() : ends[index]]
         new = _filled(place[mine], len(names))

@@ -14,13 +14,14 @@ FEW_ROWS = 5
 """A class with fewer rows in a split is named: no figure of it means much."""
 _NO_VALUES = {"nan", "-nan", "none", "null", "na", "n/a", "<na>", "nat", "undefined", "nil", "#n/a", "missing"}
 _LISTED = 5
-_MANY_CLASSES = 20
+MANY_CLASSES = 20
+"""Classes beyond which the column of the labels may hold none."""
 
 
 def plain_form(label: str) -> str:
     """The label without what people and file formats write differently: case, blanks, width, the form of a number."""
     text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-    number = _number(text)
+    number = number_of(text)
     return text if number is None else repr(number + 0.0)  # -0.0 is 0.0
 
 
@@ -63,13 +64,13 @@ def class_notices(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]
     if missing := [name for name in labels if plain_form(name) in _NO_VALUES]:
         found.append(f"classes that look like missing values: {_listed(missing, repr)}")
     rows = sum(sum(split.values()) for split in counts.values())
-    numbers = [number for name in labels if (number := _number(name)) is not None]
-    if len(labels) > _MANY_CLASSES and len(numbers) == len(labels) and not all(map(float.is_integer, numbers)):
+    numbers = [number for name in labels if (number := number_of(name)) is not None]
+    if len(labels) > MANY_CLASSES and len(numbers) == len(labels) and not all(map(float.is_integer, numbers)):
         found.append(
             f"the {len(labels):,} classes are fractional numbers: a classifier does not know that 1.5 is near 1.6; "
             "label_rule makes classes of ranges"
         )
-    elif len(labels) > _MANY_CLASSES and len(labels) > rows / 4:
+    elif len(labels) > MANY_CLASSES and len(labels) > rows / 4:
         found.append(f"{len(labels):,} classes in {rows:,} rows: is {column!r} an id or a text?")
     return found
 
@@ -84,7 +85,8 @@ def _listed(items: Sequence[T], told: Callable[[T], str]) -> str:
     return "; ".join(map(told, items[:_LISTED])) + more
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """Reads a finite number; None if the text is none."""
     try:
         value = float(text)
     except ValueError:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
+from lmworks.configs.schema import FILE_COLUMNS, IngestStage, Source
 from lmworks.pipeline.ingest.rows import FileColumns, Row
 from lmworks.pipeline.ingest.streams import Content
 
@@ -56,6 +57,19 @@ def read_documents(
             document.append(line)
     if document:
         yield columns.row(number, [text], ["".join(document)], encoding)
+
+
+def document_hint(config: IngestStage, source: Source, key: str) -> str:
+    """Proposes to read files of a folder as text documents; empty where that cannot be what is meant.
+
+    Args:
+        config: of the stage.
+        source: that names the files.
+        key: of the config that names the source.
+    """
+    if not source.files or config.option(source, "format") or config.label_column not in (None, *FILE_COLUMNS):
+        return ""
+    return f"to read all files of the folder as text documents set {key}.format: text"
 
 
 def _between(stream: IO[bytes], begin: int, end: int) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,10 +16,11 @@ import pyarrow.parquet as pq
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
 from lmworks.pipeline.ingest.carving import move_rows
-from lmworks.pipeline.ingest.classes import class_notices, with_nearest
+from lmworks.pipeline.ingest.classes import MANY_CLASSES, class_notices, number_of, with_nearest
 from lmworks.pipeline.ingest.column_types import ColumnTypes
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
 from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
+from lmworks.pipeline.ingest.left_out import EMPTY_DOCUMENT, NO_CLASS, LeftOut
 from lmworks.pipeline.ingest.readers import read_rows
 from lmworks.pipeline.ingest.rows import Row
 from lmworks.pipeline.ingest.split_table import BATCH, SplitTable, settle
@@ -33,11 +33,7 @@ _REJECTS = pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.strin
 _REPAIRS = pa.schema(
     {"id": pa.string(), "file": pa.string(), "row": pa.int64(), "column": pa.string(), "before": pa.string()}
 )
-_NO_CLASS = "label_rule: no class takes this value"
 _LISTED = 5
-_EMPTY_DOCUMENT = "the document is empty"
-_UNCOUNTED = (_NO_CLASS, _EMPTY_DOCUMENT)
-"""Reasons that are no fault of a row: recorded, but no rejects."""
 
 
 class _Left(Exception):
@@ -54,8 +50,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     carved = {name: getattr(config.splits, name) for name in ("validation", "test") if name not in given}
     label = config.label_column
     tally = Tally()
-    reasons: Counter[str] = Counter()
-    first: dict[str, str] = {}
+    left_out = LeftOut()
     remarks: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
@@ -67,11 +62,10 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                 try:
                     values, changed = _example(config, source, row)
                 except _Left as left:
-                    reason = str(left)
-                    reasons[reason if reason in _UNCOUNTED else reason.partition(":")[0]] += 1
-                    first.setdefault(reason.partition(":")[0], f"{row.file}:{row.number}: {reason}")
-                    rejects.add({"file": row.file, "row": row.number, "reason": reason})
+                    left_out.add(name, row, str(left))
+                    rejects.add({"file": row.file, "row": row.number, "reason": str(left)})
                     continue
+                left_out.keep(name)
                 for change in changed:
                     assert repairs is not None
                     repairs.add(change)
@@ -81,31 +75,31 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
                 tally.add(split, values["id"], values[label] if label else None, texts)
                 report(tally.total, None, "rows")
     settle(list(tables.values()), types)
-    refused = reasons.total() - sum(reasons[reason] for reason in _UNCOUNTED)
-    read = tally.total + refused
     warnings = [*remarks.values()]
     _say(warnings)  # they may explain why rows are refused
-    _judge(config, read, reasons, first)
+    left_out.judge(config)
     if label and (moves := tally.carve([name for name, share in carved.items() if share])):
         move_rows(examples.path, moves)
-    labels = _labels(config, tally) if label else []
+    labels = _labels(config, tally, left_out) if label else []
     rows = {name: tally.rows(name) for name in SPLITS}
     for name, count in rows.items():
         if not count:
             more = "more rows" if label else "more documents (ingest.separator cuts a text file into several)"
-            fix = (
-                f"give ingest.{name}, {more}, or a larger ingest.splits.{name}"
-                if name in carved
-                else f"check ingest.{name}"
-            )
-            if label and len(labels) == tally.total:
+            fix = f"check ingest.{name}"
+            if name in carved:
+                fix = f"give ingest.{name}, {more}, or a larger ingest.splits.{name}"
+            elif name == "train" and carved:
+                fix = f"give {more}, or smaller ingest.splits"
+            if label and len(labels) == tally.total > MANY_CLASSES:
                 fix = f"each row has a class of its own in column {label!r}: is it an id? set ingest.label"
-            raise UserError(f"ingest: the split {name} is empty; {fix}")
+            source = name if name in given else "train"
+            raise UserError(f"ingest: the split {name} is empty; {fix}{_with_reasons(left_out, source)}")
     of_classes = class_notices({name: tally.labels(name) for name in SPLITS}, labels, config.label) if label else []
     conflicts = {name: tally.conflicts(name) for name in SPLITS} if label else {}
     of_classes += [of.notice(name) for name, of in conflicts.items() if of.texts]
     _say(of_classes)
     warnings += of_classes
+    reasons = left_out.reasons()
     examples.properties |= {
         "text": config.text,
         "text_b": config.text_b,
@@ -115,13 +109,13 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
         "conflicts": {name: of._asdict() for name, of in conflicts.items()},
         "summary": ", ".join(f"{count:,} {name}" for name, count in rows.items())
         + (f" rows, {len(labels)} classes" if label else f" documents, {tally.characters():,} characters")
-        + f", {refused:,} refused"
-        + (f", {reasons[_NO_CLASS]:,} without a class" if reasons[_NO_CLASS] else "")
-        + (f", {reasons[_EMPTY_DOCUMENT]:,} empty" if reasons[_EMPTY_DOCUMENT] else "")
+        + f", {left_out.refused():,} refused"
+        + (f", {reasons[NO_CLASS]:,} without a class" if reasons[NO_CLASS] else "")
+        + (f", {reasons[EMPTY_DOCUMENT]:,} empty" if reasons[EMPTY_DOCUMENT] else "")
         + "".join(f"; {warning}" for warning in warnings),
     }
     worst = worst_conflicts(examples.path, tally, _texts(config)) if label else []
-    write_statistics(statistics.path, tally, labels, dict(reasons), warnings, worst)
+    write_statistics(statistics.path, tally, labels, dict(reasons), warnings, conflicts, worst)
 
 
 def _say(warnings: list[str]) -> None:
@@ -184,7 +178,7 @@ def _example(config: IngestStage, source: Source, row: Row) -> tuple[dict[str, A
             if values[name] != before:
                 changed.append({"file": row.file, "row": row.number, "column": name, "before": before})
         if not (values[name] or "").strip():
-            raise _Left(f"empty text: column {name}" if config.label_column else _EMPTY_DOCUMENT)
+            raise _Left(f"empty text: column {name}" if config.label_column else EMPTY_DOCUMENT)
     if config.chat:
         with _refusing("no conversation"):
             check(values[config.text] or "")
@@ -225,49 +219,32 @@ def _label(config: IngestStage, source: Source, value: str | None) -> str:
         raise _Left(f"missing label: column {config.label}")
     label = value.strip()
     if source.label_rule:
-        try:
-            number = float(label)
-        except ValueError:
-            raise _Left(f"label is no number: {label!r}, and label_rule needs one") from None
+        number = number_of(label)
+        if number is None:
+            raise _Left(f"label is no number: {label!r}, and label_rule needs one")
         for name, interval in source.label_rule.items():
             above = interval.above is None or number > interval.above
             if above and (interval.below is None or number < interval.below):
                 return name
-        raise _Left(_NO_CLASS)
+        raise _Left(NO_CLASS)
     if config.labels and label not in config.labels:
         raise _Left(f"unknown label: {with_nearest(label, config.labels, 'ingest.labels has')}")
     return label
 
 
-def _judge(config: IngestStage, read: int, reasons: Counter[str], first: dict[str, str]) -> None:
-    """Refuses a source with too many refused rows."""
-    counted = {reason: count for reason, count in reasons.items() if reason not in _UNCOUNTED}
-    refused = sum(counted.values())
-    if not read and not reasons[_NO_CLASS]:
-        empty = reasons[_EMPTY_DOCUMENT]
-        raise UserError(
-            f"ingest: the sources hold no {f'text: all {empty:,} documents are empty' if empty else 'rows'}"
-        )
-    if refused > config.max_rejects * read:
-        told = "; ".join(
-            f"{count:,} × {first.get(reason, reason)}" for reason, count in sorted(counted.items(), key=lambda x: -x[1])
-        )
-        encoding = any(reason.startswith("no ") and reason.endswith(" text") for reason in counted)
-        fix = (
-            "set the right ingest.encoding (latin-1, cp1252, utf-16 …)"
-            if encoding
-            else "mend them or raise ingest.max_rejects"
-        )
-        raise UserError(
-            f"ingest: {refused:,} of {read:,} rows refused, more than ingest.max_rejects {config.max_rejects:g}: {told}; {fix}"
-        )
+def _with_reasons(left_out: LeftOut, source: str) -> str:
+    reasons = left_out.listing(source)
+    return f"; left out: {reasons}" if reasons else ""
 
 
-def _labels(config: IngestStage, tally: Tally) -> list[str]:
+def _labels(config: IngestStage, tally: Tally, left_out: LeftOut) -> list[str]:
     seen = set(tally.labels("train"))
     if len(seen) < 2:
         only = f"only the class {next(iter(seen))!r}" if seen else "no class"
-        raise UserError(f"ingest: train holds {only} in column {config.label!r}; a classifier needs two or more")
+        reasons = _with_reasons(left_out, "train")
+        raise UserError(
+            f"ingest: train holds {only} in column {config.label!r}; a classifier needs two or more{reasons}"
+        )
     for name in ("validation", "test"):
         strange = sorted(set(tally.labels(name)) - seen)
         if strange and not config.labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,13 @@ class File(NamedTuple):
     """Path in the folder in which `files` matched it; else empty."""
 
 
-def files_of(source: Source, key: str) -> list[File]:
-    """The files of a source, in the order in which they are read.
+def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
+    """Lists the files of a source in the order in which they are read, each once.
 
     Args:
         source: names them.
         key: of the config that names the source, for errors.
+        notices: gets a sentence about files that are named more than once, by key.
 
     Raises:
         UserError: no file, or a folder where a file is meant.
@@ -55,7 +57,16 @@ def files_of(source: Source, key: str) -> list[File]:
             hint = " (the glob matches nothing)" if glob.has_magic(path) else ""
             raise UserError(f"{key}: {path}: no such file{hint}")
         files += map(File, matches)
-    return files
+    distinct: dict[str, File] = {}
+    again: list[str] = []
+    for file in files:
+        place = file.path if "://" in file.path else os.path.abspath(file.path)
+        if distinct.setdefault(place, file) is not file:
+            again.append(file.path)
+    if again:
+        more = f" and {len(again) - 1:,} more" if len(again) > 1 else ""
+        notices[f"{key}.path"] = f"{key} names {again[0]}{more} more than once; each file is read once"
+    return [*distinct.values()]
 
 
 def _in_folder(folder: str, source: Source, key: str) -> list[File]:

@@ -88,19 +88,19 @@ def _is_stream(begin: str, whole: bool) -> bool:
     """
     if not begin.startswith("{"):
         return begin.startswith("[")
-    line, end, _ = begin.partition("\n")
-    if not end:
+    line, line_end, _ = begin.partition("\n")
+    if not line_end:
         return False
     try:
         json.loads(line)
     except (ValueError, RecursionError):
         try:
-            json.JSONDecoder().raw_decode(begin)
+            end = json.JSONDecoder().raw_decode(begin)[1]
         except json.JSONDecodeError as error:
             return not whole and _wants_more(error, begin)
         except (ValueError, RecursionError):
             return False
-        return True
+        return end > len(line) or line[end:].lstrip(_BLANK).startswith(("{", "["))
     return False
 
 

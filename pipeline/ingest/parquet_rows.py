@@ -14,6 +14,7 @@ from lmworks.pipeline.ingest.rows import FileColumns, Row
 
 _BATCH = 8192
 _BATCH_BYTES = 1 << 25
+_DAMAGED = "a string that is no UTF-8"
 
 
 def read_parquet(file: str, stream: IO[bytes], columns: FileColumns) -> Iterator[Row]:
@@ -43,10 +44,12 @@ def read_parquet(file: str, stream: IO[bytes], columns: FileColumns) -> Iterator
             for place in range(len(batch)):
                 number += 1
                 if place in damaged:
-                    yield columns.refused(number, "no utf-8 text")
+                    yield columns.refused(number, _DAMAGED)
                     continue
                 row = columns.row(number, texts, [column[place] for column in cells], "utf-8")
-                yield row._replace(block=block, place=place)
+                yield (
+                    columns.refused(number, _DAMAGED) if row.values is None else row._replace(block=block, place=place)
+                )
     except pa.ArrowException as error:
         raise UserError(f"{file}: is no Parquet file that can be read ({error})") from error
 

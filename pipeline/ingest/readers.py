@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Format, IngestStage, Source
-from lmworks.pipeline.ingest.documents import read_documents
+from lmworks.pipeline.ingest.documents import document_hint, read_documents
 from lmworks.pipeline.ingest.files import File, files_of
 from lmworks.pipeline.ingest.json_rows import read_json
 from lmworks.pipeline.ingest.parquet_rows import read_parquet
@@ -21,6 +22,15 @@ _FORMATS: dict[str, Format] = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "parquet": "parquet",
     "txt": "text",
 }  # fmt: skip
+
+_SEPARATED: tuple[Format, ...] = ("csv", "tsv")
+_READ_BY: dict[str, tuple[Format, ...]] = {
+    "delimiter": _SEPARATED, "quoting": _SEPARATED, "header": _SEPARATED, "columns": _SEPARATED,
+    "separator": ("text",), "byte_range": ("text",), "encoding": ("csv", "tsv", "jsonl", "json", "text"),
+}  # fmt: skip
+"""Formats that read a key of a source."""
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_DAMAGE = "the compressed file is truncated or damaged ({})"
 
 
 def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
@@ -35,13 +45,17 @@ def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, 
     Raises:
         UserError: a file cannot be read, or lacks a column; names file, key and fix.
     """
-    for file in files_of(source, key):
+    for file in files_of(source, key, notices):
         try:
             yield from _rows_of(file, config, source, key, notices)
+        except UserError as error:
+            if hint := document_hint(config, source, key):
+                raise UserError(f"{error}; {hint}") from error
+            raise
         except ForeignContentError as error:
             raise UserError(f"{key}: {file.path}: is {error}") from error
-        except (EOFError, zlib.error, lzma.LZMAError) as error:
-            raise UserError(f"{key}: {file.path}: the compressed file is truncated or damaged ({error})") from error
+        except _DAMAGED as error:
+            raise UserError(f"{key}: {file.path}: {_DAMAGE.format(error)}") from error
         except UnicodeError as error:  # of encodings that cannot go on after a wrong byte, such as utf-16
             encoding = config.option(source, "encoding")
             raise UserError(
@@ -57,26 +71,33 @@ def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, 
 
 def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
     columns = FileColumns(config, source, key, file, notices)
+    encoding, separator = config.option(source, "encoding"), config.option(source, "separator")
     with ExitStack() as stack:
         try:
             content = stack.enter_context(open_content(file.path, "" if source.package else source.member))
-        except ForeignContentError as error:
-            if file.name and _format(file, file.name, config, source, key) == "text":  # one of many documents
-                yield columns.refused(1, f"no text: {error}")
+        except (ForeignContentError, *_DAMAGED, OSError) as error:
+            is_document = file.name and _format(file, file.name, config, source, key) == "text"
+            if is_document and (reason := _fault_of_document(error, separator, encoding)):
+                yield columns.refused(1, reason)
                 return
             raise
         kind = _format(file, content.name, config, source, key)
+        _check_options(source, kind, key, file)
         if kind == "parquet":
             yield from read_parquet(file.path, content.stream, columns)
             return
-        encoding = content.encoding(config.option(source, "encoding"))
+        encoding = content.encoding(encoding)
         if kind == "text":
             columns.check_documents()
             if content.head.startswith(PARQUET):
                 yield columns.refused(1, "no text: a Parquet file")
                 return
-            separator = config.option(source, "separator")
-            yield from read_documents(content, encoding, config.text, separator, source.byte_range, columns)
+            try:
+                yield from read_documents(content, encoding, config.text, separator, source.byte_range, columns)
+            except (UnicodeError, *_DAMAGED, OSError) as error:
+                if not (file.name and (reason := _fault_of_document(error, separator, encoding))):
+                    raise
+                yield columns.refused(1, reason)
             return
         if content.head.startswith(PARQUET):
             raise ForeignContentError(f"a Parquet file, and is read as {kind}; set {key}.format: parquet")
@@ -89,6 +110,49 @@ def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices:
         dialect = Dialect(delimiter, quoted, source.header, source.columns)
         text = content.text(encoding, "" if quoted else "\n")
         yield from read_separated(file.path, text, encoding, dialect, columns)
+
+
+def _fault_of_document(error: Exception, separator: str | None, encoding: str) -> str:
+    """Says why one of many documents cannot be read; empty for an error that is not of its content.
+
+    A file that holds many documents is not refused as a whole: it would be missing without notice.
+
+    Args:
+        error: of reading the file.
+        separator: the line between two documents; None, and the file is one document.
+        encoding: in which it is decoded.
+    """
+    if isinstance(error, ForeignContentError):
+        return f"no text: {error}"
+    if separator is not None:
+        return ""
+    if isinstance(error, UnicodeError):
+        return f"no {encoding.removesuffix('-sig')} text"
+    if isinstance(error, _DAMAGED) or (isinstance(error, OSError) and error.errno is None):  # of gzip, bzip2, Zstandard
+        return f"no text: {_DAMAGE.format(error)}"
+    return ""
+
+
+def _check_options(source: Source, kind: Format, key: str, file: File) -> None:
+    """Refuses keys of the source that have no effect on a file.
+
+    Args:
+        source: that names the file.
+        kind: format as which the file is read.
+        key: of the config that names the source.
+        file: the file.
+
+    Raises:
+        UserError: the source sets such a key.
+    """
+    for option, kinds in _READ_BY.items():
+        if kind not in kinds and getattr(source, option) != Source.model_fields[option].default:
+            section = (
+                f", or set ingest.{option}, which other files ignore" if option in IngestStage.model_fields else ""
+            )
+            raise UserError(
+                f"{key}.{option}: belongs to {', '.join(kinds)}, and {file.path} is read as {kind}; remove it{section}"
+            )
 
 
 def _format(file: File, name: str, config: IngestStage, source: Source, key: str) -> Format:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OWN_ID = "id"
 _MOST_KEYS = 4096
 """Sets of JSON keys whose names are remembered."""
+_HALF = "a lone surrogate, which is half of a character"
 _DELIMITERS = ("\t", ";", "|", ",")
 
 
@@ -58,7 +59,6 @@ class FileColumns:
             self.python |= columns_with_turns(config)
             del self._named["text"]  # a conversation may stand in other columns
         self._extra = {"file": file.name, "folder": file.name.rpartition("/")[0].partition("/")[0]} if file.name else {}
-        self._chosen = source.format is not None or config.format is not None
         self._names: dict[tuple[str, ...], tuple[list[str], str]] = {}
 
     def of_file(self, names: Sequence[str]) -> list[str]:
@@ -75,8 +75,7 @@ class FileColumns:
             raise UserError(
                 f"{path}: its column names are no {self._config.encoding} text; set the right ingest.encoding"
             )
-        if names.count("") > 1:
-            names = [name or f"column {place}" for place, name in enumerate(names, 1)]
+        names = [name or f"column {place}" for place, name in enumerate(names, 1)]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise UserError(f"{path}: has more than one column {', '.join(map(repr, twice))}; rename all but one")
         if lack := self._lack(names):
@@ -84,10 +83,7 @@ class FileColumns:
                 raise UserError(
                     f"{path}: its column names hold zero bytes; set the right ingest.encoding (utf-16-le …)"
                 )
-            hint = self._delimiter(names)
-            if not hint and self._file.name and not self._chosen:
-                hint = f"; to read it as a text document set {self._key}.format: text"
-            raise UserError(f"{path}: has {lack}{hint}")
+            raise UserError(f"{path}: has {lack}{self.delimiter_hint(names)}")
         return self._kept(names, path)
 
     def of_object(self, names: tuple[str, ...], number: int) -> tuple[list[str], str]:
@@ -123,9 +119,13 @@ class FileColumns:
                 return f"a column 'id' (ingest.{key}), a name that examples need for their own; rename it"
         return None
 
-    def _delimiter(self, names: Sequence[str]) -> str:
-        """The character that cuts a header of one field into the columns that are missing."""
-        if len(names) == 1 and names[0].startswith("sep="):
+    def delimiter_hint(self, names: Sequence[str]) -> str:
+        """Proposes the character that cuts a header of one field into the columns that are missing.
+
+        Args:
+            names: of the columns as they were read.
+        """
+        if names and names[0].startswith("sep="):
             return "; the first line is Excel's: remove it, and set ingest.delimiter to what it names"
         for delimiter in _DELIMITERS:
             if len(names) == 1 and not self._lack([name.strip('" ') for name in names[0].split(delimiter)]):
@@ -140,9 +140,9 @@ class FileColumns:
                 f"{where}: has a column {clash[0]!r}, a name that {self._key}.files adds; rename it, or name the files by "
                 f"{self._key}.path"
             )
-        if own in names and own != SOURCE_ID and SOURCE_ID in names:
+        if own != SOURCE_ID and SOURCE_ID in names and own in (*names, *self._extra):
             raise UserError(
-                f"{where}: has a column {SOURCE_ID!r} beside {own!r}, which is kept under that name (ingest.id); rename one"
+                f"{where}: has a column {SOURCE_ID!r} beside {own!r}, which is kept under that name (ingest.id); rename it"
             )
         if own != _OWN_ID and _OWN_ID in names:
             raise UserError(
@@ -169,8 +169,11 @@ class FileColumns:
                     if isinstance(value, str | dict | list)
                 )
             text.encode()
-        except UnicodeEncodeError:
-            return Row(self._file.path, number, None, f"no {encoding.removesuffix('-sig')} text")
+        except UnicodeEncodeError as error:
+            undecoded = (
+                "\udc80" <= error.object[error.start] <= "\udcff"
+            )  # of surrogateescape; others were escapes of JSON
+            return self.refused(number, f"no {encoding.removesuffix('-sig')} text" if undecoded else _HALF)
         return self.extended(Row(self._file.path, number, dict(zip(names, values, strict=True))))
 
     def extended(self, row: Row) -> Row:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.ingest.rows import FileColumns, Row
 
-HEADER_AGAIN = "the header stands again"
+_HEADER_AGAIN = "the header stands again"
+_HEADER_THERE = "the names of the columns, though the source has header false"
 _QUOTED_SHARE = 0.01
 """Share of rows with quoted fields above which they are pointed out."""
 
@@ -38,10 +40,15 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
     Raises:
         UserError: the columns do not fit, or a quote is never closed.
     """
-    lines = _quoted_lines(file, text, dialect.delimiter) if dialect.quoted else _plain_lines(text, dialect.delimiter)
+    lines = (
+        _quoted_lines(file, text, dialect.delimiter, columns)
+        if dialect.quoted
+        else _plain_lines(text, dialect.delimiter)
+    )
     header = next(lines, (0, []))[1] if dialect.header else []
     written = list(dialect.columns) or header
     names = columns.of_file(written)
+    headers = (header, list(dialect.columns))
     rows = quoted = 0
     for number, values in lines:
         rows += 1
@@ -49,8 +56,8 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
             quoted += any(map(_is_quoted, values))
         if len(values) != len(names):
             yield columns.refused(number, f"{len(values)} fields where the header has {len(names)}")
-        elif values == header:
-            yield columns.refused(number, HEADER_AGAIN)
+        elif values in headers:
+            yield columns.refused(number, _HEADER_AGAIN if dialect.header or rows > 1 else _HEADER_THERE)
         else:
             yield columns.row(number, names, values, encoding)
     if quoted and quoted >= _QUOTED_SHARE * rows:
@@ -60,9 +67,10 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
         )
 
 
-def _quoted_lines(file: str, text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: FileColumns) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)
-    rows = csv.reader(text, strict=True, delimiter=delimiter)
+    first = text.readline()
+    rows = csv.reader(itertools.chain([first], text), strict=True, delimiter=delimiter)
     while True:
         begin = rows.line_num + 1
         try:
@@ -71,9 +79,9 @@ def _quoted_lines(file: str, text: IO[str], delimiter: str) -> Iterator[tuple[in
             return
         except csv.Error as error:
             # After a quote that is never closed nothing can be told from its text, so the file is refused, not the row.
-            raise UserError(
-                f"{file}:{begin}: no valid csv: {error}; check its quotes, or set ingest.quoting: none or ingest.format"
-            ) from error
+            fix = columns.delimiter_hint([first.strip()]) if begin == 1 else ""
+            fix = fix or "; check its quotes, or set ingest.quoting: none or ingest.format"
+            raise UserError(f"{file}:{begin}: no valid csv: {error}{fix}") from error
         if values:  # an empty line is no row (RFC 4180 has none; editors add them)
             yield rows.line_num, values
 

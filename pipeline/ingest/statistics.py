@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,7 @@ def write_statistics(
     labels: list[str],
     refused: dict[str, int],
     notices: list[str],
+    conflicts: Mapping[str, Conflicts],
     conflicting: list[dict[str, Any]],
 ) -> None:
     """Writes statistics.json and report.html.
@@ -138,12 +139,12 @@ def write_statistics(
         labels: the classes; none for a language model.
         refused: rows left out, by reason.
         notices: sentences about what looks wrong.
+        conflicts: of each split; none for a language model.
         conflicting: the worst texts with more than one label: `text`, `text_b` of a pair, and `labels`, rows by split by label.
     """
     splits = {name: tally.summary(name) for name in SPLITS}
-    if labels:
-        for name, values in splits.items():
-            values["conflicts"] = tally.conflicts(name)._asdict()
+    for name, of_split in conflicts.items():
+        splits[name]["conflicts"] = of_split._asdict()
     pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
     leakage = {f"{one} and {other}": tally.leakage(one, other) for one, other in pairs}
     content = {"splits": splits, "leakage": leakage, "refused": refused, "notices": notices}

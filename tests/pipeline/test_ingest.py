@@ -172,7 +172,7 @@ def test_parquet_bytes_that_are_no_text_and_nan_labels_are_rejects(tmp_path):
     nested = pa.array([[datetime.date(2020, 1, 1)]] * 202)
     pq.write_table(pa.table({"text": texts, "label": labels, "dates": nested}), tmp_path / "a.parquet")
     examples, _ = run(tmp_path, train=str(tmp_path / "a.parquet"))
-    assert rejects(examples) == [(201, "no utf-8 text"), (202, "missing label: column label")]
+    assert rejects(examples) == [(201, "a string that is no UTF-8"), (202, "missing label: column label")]
     assert examples.properties["labels"] == ["0", "1"]
     assert table(examples, "train")["dates"].to_pylist()[0] == [datetime.date(2020, 1, 1)]
 

@@ -171,8 +171,8 @@ def test_a_long_array_is_read_as_a_stream(tmp_path):
         ('{"data": [{"text": "a"}]}', "missing column: no column 'text' (ingest.text); it has: data"),
         ('{"text": "a", "text": "b"}\n', "the key 'text' stands twice in an object"),
         ('[{"text": "a", "more": {"x": 1, "x": 2}}]\n', "the key 'x' stands twice in an object"),
-        ("", "the split train is empty"),
-        (" \n\n \n", "the split train is empty"),
+        ("", "ingest.train: no rows in "),
+        (" \n\n \n", "ingest.train: no rows in "),
     ],
 )
 def test_json_that_is_damaged(tmp_path, content, words):
@@ -203,7 +203,7 @@ def test_shards_in_a_folder_are_read_by_their_extension(tmp_path):
 def test_a_table_in_a_folder_without_the_column_says_how_to_read_it_as_a_document(tmp_path):
     written(tmp_path / "tree" / "package.csv", "name,version\nx,1\n")
     message = error(tmp_path, {"path": str(tmp_path / "tree"), "files": "*"})
-    assert "to read it as a text document set ingest.train.format: text" in message
+    assert "to read all files of the folder as text documents set ingest.train.format: text" in message
 
 
 def test_one_odd_file_among_documents_is_one_reject(tmp_path):
@@ -331,13 +331,13 @@ def test_a_range_of_bytes_of_a_stream_that_cannot_seek(tmp_path):
     ("name", "content", "words"),
     [
         ("a.csv", "", "no column 'text' (ingest.text); it has: none"),
-        ("a.csv", "text,n\n", "the split train is empty"),
+        ("a.csv", "text,n\n", "ingest.train: no rows in "),
         ("a.csv", "\n\n\n", "no column 'text' (ingest.text); it has: none"),
         ("a.tsv", "\n\r\n", "no column 'text' (ingest.text); it has: none"),
         ("a.csv", "text,n\na,1\n".encode("utf-16-le"), "hold zero bytes; set the right ingest.encoding (utf-16-le"),
         ("a.csv", "sep=;\ntext;n\na;1\n", "the first line is Excel's: remove it, and set ingest.delimiter"),
         ("a.csv", "text,n,n\n", "more than one column 'n'"),
-        ("a.txt", "", "the split train is empty"),
+        ("a.txt", "", "ingest.train: no text: all 1 documents are empty"),
     ],
 )
 def test_files_without_rows(tmp_path, name, content, words):
@@ -349,7 +349,7 @@ def test_an_empty_parquet_file_beside_one_with_rows(tmp_path):
     pq.ParquetWriter(tmp_path / "b.parquet", pa.schema({"text": pa.string()})).close()
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "c.parquet")
     assert texts(tmp_path, str(tmp_path / "?.parquet")) == ["a"]
-    assert "the split train is empty" in error(tmp_path, tmp_path / "a.parquet")
+    assert "ingest.train: no rows in " in error(tmp_path, tmp_path / "a.parquet")
 
 
 def test_columns_without_a_name_keep_their_cells(tmp_path):
