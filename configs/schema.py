@@ -795,14 +795,14 @@ class TrainStage(Train):
         identity = self.model_dump(mode="json", exclude={*_FREE_WHEN_RESUMED, "batch_size", "accumulate"})
         known = isinstance(self.batch_size, int)
         identity["batch_size x accumulate"] = self.rows * self.accumulate if known else f"auto x {self.accumulate}"
-        return identity | self._learning_rate_length()
-
-    def _learning_rate_length(self) -> dict[str, Any]:
-        """Returns what of the run's length the learning rate of a step depends on, see `pipeline/train/schedule.py`."""
+        # What of the run's length the learning rate of a step depends on, see `pipeline/train/schedule.py`.
         if self.schedule == "constant" and (self.steps or not self.warmup_ratio):
             # A warm-up of one step begins at its peak, and so is none.
-            return {"warm-up steps": max(warmup_steps(self.steps or 0, self.warmup_ratio), 1)}
-        return {"steps": self.steps} if self.steps else {"epochs": self.epochs}
+            identity["warm-up steps"] = max(warmup_steps(self.steps or 0, self.warmup_ratio), 1)
+            del identity["warmup_ratio"]
+        else:
+            identity |= {"steps": self.steps} if self.steps else {"epochs": self.epochs}
+        return identity
 
     @property
     def rows(self) -> int:

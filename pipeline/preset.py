@@ -8,7 +8,9 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.paths import expand
 from lmworks.configs.schema import Package, Preset
 from lmworks.models.preset import open_preset
+from lmworks.tfx import outside
 from lmworks.tfx.packages import fetch
+from lmworks.tfx.url_digests import commit_of, url_digest
 
 _HUB = "hf://"
 _WANTED = ["*.json", "*.safetensors", "*.h5", "*.model", "*.txt", "assets/*"]
@@ -16,13 +18,22 @@ _NOT_WANTED = ["original/*", "onnx/*", "runs/*"]
 
 
 def _fetched(preset: str) -> str:
-    """The folder of a repository of the hub: all of it decides how texts and weights are read, more than KerasHub looks at."""
+    """The folder of a repository of the hub: all of it decides how texts and weights are read, more than KerasHub looks at.
+
+    It is that of the commit in the key of the stage that runs, also where the branch has moved on since.
+    """
     from huggingface_hub import snapshot_download
 
     name, _, revision = preset.removeprefix(_HUB).partition("@")
+    commit = commit_of(outside.digest_of(preset) or url_digest(preset))
+
+    def fetch_revision(revision: str | None) -> str:
+        return snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_NOT_WANTED)
 
     def download() -> str:
-        return snapshot_download(name, revision=revision or None, allow_patterns=_WANTED, ignore_patterns=_NOT_WANTED)
+        # By its name first, so that the client's cache knows what the name stands for while the hub is away.
+        folder = fetch_revision(revision or None)
+        return folder if commit in (None, Path(folder).name) else fetch_revision(commit)
 
     return open_preset(preset, download)
 

@@ -272,6 +272,15 @@ def settle(state: Path, execution: str) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
+def clear(state: Path) -> None:
+    """Empties a state folder that an execution was published from, which it says until all else is gone."""
+    for path in sorted(state.iterdir(), key=lambda path: path.name == SETTLED):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def sync(path: Path) -> None:
     """Brings a file's content onto the disk."""
     with path.open("rb") as file:

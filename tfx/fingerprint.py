@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lmworks.tfx.artifacts import file_sha256
-from lmworks.tfx.url_digests import is_unknown, url_digest
+from lmworks.tfx.url_digests import is_unknown, source_of, url_digest
 
 ENGINE_VERSION = 1
 """Raised when the engine changes what an execution means, so that nothing older is reused."""
@@ -47,6 +47,8 @@ def key(component: str, config: Mapping[str, Any], inputs: Mapping[str, str], ex
 def resume_key(component: str, config: BaseModel, inputs: Mapping[str, str], external: Mapping[str, str]) -> str:
     """Key of the unfinished work that an execution may go on from, which executions of several keys may share.
 
+    What cannot be found out outside the store equals itself here: a killed execution is gone on from as it began.
+
     Args:
         component: its entry.
         config: of the stage; what `resume_identity()` gives of it decides, where it has that.
@@ -54,7 +56,8 @@ def resume_key(component: str, config: BaseModel, inputs: Mapping[str, str], ext
         external: digests of what the config names outside the store.
     """
     identity = getattr(config, "resume_identity", None)
-    return key(component, identity() if identity else config.model_dump(mode="json"), inputs, external)
+    known = {name: "unknown" if is_unknown(digest) else digest for name, digest in external.items()}
+    return key(component, identity() if identity else config.model_dump(mode="json"), inputs, known)
 
 
 def external(config: BaseModel, digest: Callable[[Path], str] = file_sha256) -> dict[str, str]:
@@ -75,7 +78,7 @@ def changed_outside(before: Mapping[str, str], now: Mapping[str, str]) -> list[s
 
 
 def _digest_of(name: str, digest: Callable[[Path], str]) -> str:
-    name = name.removeprefix("file://")
+    name = (source_of(name) if "://" in name else name).removeprefix("file://")
     if "://" in name:
         return url_digest(name)
     matches = [Path(name)] if Path(name).exists() else sorted(map(Path, glob.glob(name, recursive=True)))

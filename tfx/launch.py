@@ -32,11 +32,12 @@ from pydantic import BaseModel
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
-from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, manifest_of, publish, read, settle, write_json
+from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, clear, manifest_of, publish, read, settle, write_json
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
 from lmworks.tfx.file_digests import FileDigests
 from lmworks.tfx.hosts import this_host
+from lmworks.tfx.url_digests import is_unknown
 
 _BEGAN = time.time()
 """A source file changed after this need not be the code that ran, however long the process then waited for its work."""
@@ -122,6 +123,13 @@ def execute(
         else:
             state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
         settled = (state / SETTLED).exists()
+        if settled and (unknown := [name for name, digest in external.items() if is_unknown(digest)]):
+            print(
+                f"{component.name}: starts anew: whether {', '.join(unknown)} changed since the finished run cannot be found out",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+            clear(state)
+            settled = False
         outputs: dict[str, Artifact] = {}
         for name, kind in component.outputs.items():
             path = local_path(asked["artifacts"][name]["artifacts"][0]["uri"])
@@ -136,7 +144,7 @@ def execute(
                 stack.enter_context(vertex_tensorboard.sending(live, curves))
             arguments[name] = outputs[name] = kind(path, state=live, settled=settled)
         started = time.time()
-        with outside.watching(look_again):
+        with outside.watching(look_again, external):
             value = component(**arguments)
         memo.close()
         if elsewhere:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 _look: Callable[[], None] | None = None
+_digests: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager
-def watching(look: Callable[[], None]) -> Iterator[None]:
+def watching(look: Callable[[], None], digests: Mapping[str, str]) -> Iterator[None]:
     """Within it a component works; what it reads outside is looked at when it says so, else when it has returned.
 
     Args:
         look: raises `UserError` if something changed since the component began.
+        digests: of what it reads outside, by name, as its key has them.
     """
-    global _look
-    _look = look
+    global _look, _digests
+    _look, _digests = look, digests
     try:
         yield
         has_been_read()
     finally:
-        _look = None
+        _look, _digests = None, {}
+
+
+def digest_of(name: str) -> str | None:
+    """Returns the digest that the key of the working component has of a path or URL; None where none works, or reads it."""
+    return _digests.get(name)
 
 
 def has_been_read() -> None:

@@ -16,6 +16,9 @@ _CHECKSUMS = (
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "modified", "modificationTime")
 """What they call the time of the last change, which counts together with the size."""
 _AT_ONCE = 1 << 20
+_HUB, _COMMIT = "hf://", "commit "
+_CACHES_AND_ARCHIVES = {"simplecache", "filecache", "blockcache", "cached", "zip", "tar", "libarchive"}
+"""Protocols of fsspec that, before the `::` of a chained URL, only say how to read what is behind it."""
 
 
 def url_digest(url: str) -> str:
@@ -29,8 +32,8 @@ def url_digest(url: str) -> str:
         url: for fsspec, perhaps with `*`; `hf://…`; `kaggle://…`.
     """
     try:
-        if url.startswith("hf://") and not url.startswith("hf://buckets/"):
-            return f"commit {hub_commit(url)}"
+        if url.startswith(_HUB) and not url.startswith(f"{_HUB}buckets/"):
+            return f"{_COMMIT}{_hub_commit(url)}"
         if url.startswith("kaggle://"):
             return f"version {_kaggle_version(url)}"
         return _store_digest(url)
@@ -38,12 +41,26 @@ def url_digest(url: str) -> str:
         return f"{_UNKNOWN}: {type(error).__name__} {uuid.uuid4().hex}"
 
 
+def source_of(url: str) -> str:
+    """Returns what decides what a chained URL reads: the path or URL behind caches and archives, else the URL itself.
+
+    A cache would say what its copy was, however long ago; and an archive's own digest covers the files in it.
+    """
+    *before, source = url.split("::")
+    return source if {part.partition("://")[0] for part in before} <= _CACHES_AND_ARCHIVES else url
+
+
 def is_unknown(digest: str) -> bool:
     """Whether a digest says only that it could not be found out."""
     return digest.startswith(f"{_UNKNOWN}: ")
 
 
-def hub_commit(url: str) -> str:
+def commit_of(digest: str) -> str | None:
+    """Returns the commit that the digest of a repository on the hub consists of; None of any other digest."""
+    return digest.removeprefix(_COMMIT) if digest.startswith(_COMMIT) else None
+
+
+def _hub_commit(url: str) -> str:
     """Commit of a repository on Hugging Face's hub, 40 hex digits: that of the URL's revision, else of the main branch.
 
     Where the hub does not answer, it is the commit that its client's cache holds, which is then what is read.
@@ -55,14 +72,18 @@ def hub_commit(url: str) -> str:
     from huggingface_hub import HfApi, constants, file_download
     from huggingface_hub.utils import parse_hf_uri
 
-    place = parse_hf_uri(url)
-    revision = place.revision or constants.DEFAULT_REVISION
+    name, _, revision = url.removeprefix(_HUB).partition("@")
+    kind = "model"
+    if "/" in name:  # else it is a model without a namespace, such as hf://gpt2, which is not parsed
+        place = parse_hf_uri(url)
+        kind, name, revision = place.type, place.id, place.revision or ""
+    revision = revision or constants.DEFAULT_REVISION
     try:
         if constants.is_offline_mode():
             raise OSError("offline")
-        return str(HfApi().repo_info(place.id, repo_type=place.type, revision=revision, timeout=30).sha)
+        return str(HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=30).sha)
     except Exception:  # of its client or of the client's HTTP library
-        folder = file_download.repo_folder_name(repo_id=place.id, repo_type=place.type)
+        folder = file_download.repo_folder_name(repo_id=name, repo_type=kind)
         cached = Path(constants.HF_HUB_CACHE, folder)
         if (cached / "snapshots" / revision).is_dir():
             return revision

@@ -11,7 +11,8 @@ written when the process ended, or the disk has lost some of it. A checkpoint th
 everything stays as it is.
 
 All runs that share a folder have the same learning rate at every step (`TrainStage.resume_identity`), so a checkpoint of one is a
-checkpoint of all that have as many steps.
+checkpoint of all that have as many steps. A run that begins to write beside the checkpoints of a finished run marks those in their
+records (`finished`): the folder as a whole counts as unfinished from then on, they do not.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from lmworks.tfx.artifacts import file_sha256, sync, write_json
 
 Arrays = dict[str, np.ndarray]
 _VERSION = 3
-_FILE, _RECORD, _TORN = "state.safetensors", "checkpoint.json", ".torn"
-_LENGTH = ("steps", "epochs", "warm-up steps")
-"""Keys of the identity that say how long a run is."""
+_FILE, _RECORD, _TORN, _FINISHED = "state.safetensors", "checkpoint.json", ".torn", "finished"
+_LENGTH = ("steps", "epochs", "warmup_ratio", "warm-up steps")
+"""Keys of the identity that say how long a run and its warm-up are."""
 _BEGAN = time.time()
 
 
@@ -85,7 +86,7 @@ class Checkpoints:
         }
         self._schedule = config.schedule
         self._made_by = _made_by()
-        self._began = False
+        self._began = self._published = False
         self._superseded: list[Path] = []
         """Left by a finished run of other code, which nothing can go on from exactly."""
         self._bests: dict[int, tuple[str, str]] = {}
@@ -104,9 +105,10 @@ class Checkpoints:
         Raises:
             UserError: they belong to a run with another config, naming the keys; or one cannot be read, and all stay.
         """
+        self._published = published
         torn: list[Path] = []
         with self._unreadable():
-            found = self._find(published, steps, torn)
+            found = self._find(steps, torn)
         self._set_aside(torn)
         if found is None:
             return None
@@ -124,7 +126,7 @@ class Checkpoints:
                 "and the same command goes on from them when they can be"
             ) from error
 
-    def _find(self, published: bool, steps: int, torn: list[Path]) -> tuple[Path, Checkpoint] | None:
+    def _find(self, steps: int, torn: list[Path]) -> tuple[Path, Checkpoint] | None:
         reason = ""
         for path in reversed(self._paths("step-")):
             try:
@@ -134,7 +136,7 @@ class Checkpoints:
                 if step > steps:
                     reason = reason or f"step {step:,} of a checkpoint is beyond train.steps={steps:,}"
                     continue
-                if published and changed:
+                if changed and (self._published or record.get(_FINISHED)):
                     self._superseded.append(path)
                     reason = reason or f"the finished run was made by other code ({_named(changed)})"
                     continue
@@ -161,7 +163,7 @@ class Checkpoints:
                 shutil.copyfile(path / name, live)
 
     def describe_other_lengths(self, folders: Iterable[Path]) -> str:
-        """Says why a run starts anew where one that differs in nothing but its length is kept; else empty.
+        """Says why a run starts anew where one that differs in nothing but its length and warm-up is kept; else empty.
 
         Args:
             folders: of checkpoints of other runs.
@@ -181,8 +183,8 @@ class Checkpoints:
                     continue
                 length = "; ".join(_differences(config, ours))
                 return (
-                    f"with train.schedule={self._schedule} the learning rate of a step depends on the run's length, which "
-                    f"is another than that of the kept checkpoints ({length}); they stay"
+                    f"with train.schedule={self._schedule} the learning rate of a step depends on the length of the run and "
+                    f"of its warm-up, which the kept checkpoints differ in ({length}); they stay"
                 )
         return ""
 
@@ -273,8 +275,16 @@ class Checkpoints:
         for path in self._superseded:
             _remove(path)
         self._remove_unnamed_weights()
+        if self._published:
+            self._mark_finished()
         self._begin()
         self._began = True
+
+    def _mark_finished(self) -> None:
+        """Writes into the records of a finished run's checkpoints that they are such."""
+        for path in self._paths("step-"):
+            with contextlib.suppress(_TornError):  # nothing goes on from it
+                write_json(path / _RECORD, _record(path) | {_FINISHED: True})
 
     def _write(self, checkpoint: Checkpoint, best_step: int) -> None:
         # In place, with the record last: on a mounted bucket a folder with files in it cannot be renamed.

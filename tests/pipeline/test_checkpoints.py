@@ -187,7 +187,11 @@ def test_fewer_steps_leave_the_checkpoints_of_more_as_they_are(tmp_path, publish
     assert "starts anew: step 20 of a checkpoint is beyond train.steps=10" in capfd.readouterr().err
     write(shorter, 2, 4, 6, 8, 10)
     shorter.prune(1, 10)
-    assert before.items() <= content(folder).items()
+    after = content(folder)
+    for name in [name for name in before if name.endswith("checkpoint.json")]:
+        mark = {"finished": True} if published else {}
+        assert json.loads(after.pop(name)) == json.loads(before.pop(name)) | mark
+    assert before.items() <= after.items()
     assert [name for name in names(folder) if "step" in name] == ["step-00000010", "step-00000015", "step-00000020"]
     assert opened(folder, steps=10).newest(True, 10).step == 10
     assert opened(folder, steps=18).newest(True, 18).step == 15
@@ -222,6 +226,52 @@ def test_a_finished_run_of_other_code_is_not_gone_on_from(tmp_path, capfd):
     write(anew, 5)
     assert begun == [[]]
     assert opened(folder).newest(False, 60).step == 5
+
+
+@pytest.mark.parametrize("shorter_code", ["as before", "another"])
+def test_a_shorter_run_beside_a_finished_one_makes_it_no_killed_run(tmp_path, capfd, shorter_code):
+    """60 steps are finished; 30 are asked for and killed; the code changes before or after that; 60 are asked for again."""
+    folder = tmp_path / "x"
+
+    def change_code(path):
+        change_record(path, code={"lmworks.pipeline.train.loop": "another"})
+
+    written(folder, 60)
+    if shorter_code == "another":
+        change_code(folder / "step-00000060")
+    shorter = opened(folder, steps=30)
+    assert shorter.newest(True, 30) is None
+    write(shorter, 10)  # the state counts as unfinished from here on
+    assert names(folder)[-2:] == ["step-00000010", "step-00000060"]
+    if shorter_code == "as before":
+        change_code(folder / "step-00000060")
+        change_code(folder / "step-00000010")
+    again = opened(folder, steps=60)
+    checkpoint = again.newest(False, 60)
+    assert checkpoint.step == 10, "the killed run is gone on from, the finished one is not"
+    assert checkpoint.changed_code == (() if shorter_code == "another" else ("pipeline.train.loop",))
+    write(again, 20)
+    assert [name for name in names(folder) if "step" in name] == ["step-00000010", "step-00000020"]
+
+
+def test_a_finished_run_beside_a_shorter_one_is_gone_on_from_with_the_same_code(tmp_path):
+    folder = tmp_path / "x"
+    written(folder, 60)
+    shorter = opened(folder, steps=30)
+    shorter.newest(True, 30)
+    write(shorter, 10)
+    checkpoint = opened(folder, steps=90).newest(False, 90)
+    assert (checkpoint.step, checkpoint.changed_code) == (60, ())
+
+
+def test_another_warm_up_of_a_falling_learning_rate_is_why_a_run_starts_anew(tmp_path):
+    def checkpoints(name, ratio):
+        settings = config(schedule="linear", warmup_ratio=ratio)
+        return Checkpoints(tmp_path / name, settings, "data", "float32", tmp_path / "events", lambda: None)
+
+    write(checkpoints("before", 0.0), 5)
+    reason = checkpoints("now", 0.5).describe_other_lengths([tmp_path / "before"])
+    assert "(train.warmup_ratio: was 0.0 and is 0.5); they stay" in reason
 
 
 def test_event_files_that_are_gone_or_cut_come_back(tmp_path):

@@ -12,6 +12,7 @@ from lmworks.pipeline.train.schedule import WarmupDecay
 from tests.pipeline.training import config
 
 STEPS = st.integers(1, 300)
+RATIOS = st.sampled_from([0.0, 0.003, 0.05, 0.1, 0.5, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -55,11 +56,10 @@ def runs(shape, ratio, *steps):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from(["linear", "cosine", "constant"]), st.sampled_from([0.0, 0.003, 0.05, 0.1, 0.5, 1.0]), STEPS, STEPS
-)
-def test_runs_that_go_on_from_each_other_have_the_same_learning_rates(shape, ratio, one, other):
-    first, second = runs(shape, ratio, one, other)
+@given(st.sampled_from(["linear", "cosine", "constant"]), RATIOS, STEPS, RATIOS, STEPS)
+def test_runs_that_go_on_from_each_other_have_the_same_learning_rates(shape, ratio, one, other_ratio, other):
+    first = config(schedule=shape, warmup_ratio=ratio, steps=one)
+    second = config(schedule=shape, warmup_ratio=other_ratio, steps=other)
     if first.resume_identity() == second.resume_identity():
         count = min(one, other)
         np.testing.assert_array_equal(learning_rates(first)[:count], learning_rates(second)[:count])
@@ -82,6 +82,24 @@ def test_which_lengths_share_their_unfinished_work(shape, ratio, one, other, sam
     first, second = runs(shape, ratio, one, other)
     assert (first.resume_identity() == second.resume_identity()) == same
     assert (learning_rates(first)[:one] == learning_rates(second)[:one]).all() == same
+
+
+@pytest.mark.parametrize(
+    ("shape", "one", "other", "same"),
+    [
+        ("constant", (30, 0.1), (60, 0.05), True),
+        ("constant", (30, 0.0), (60, 0.01), True),
+        ("constant", (30, 0.1), (60, 0.1), False),
+        ("linear", (30, 0.1), (30, 0.11), False),
+        ("linear", (30, 0.1), (30, 0.2), False),
+    ],
+)
+def test_a_constant_learning_rate_depends_on_the_steps_of_the_warm_up_and_not_on_their_share(shape, one, other, same):
+    first, second = (config(schedule=shape, steps=steps, warmup_ratio=ratio) for steps, ratio in (one, other))
+    assert (first.resume_identity() == second.resume_identity()) == same
+    if same:
+        count = one[0]
+        np.testing.assert_array_equal(learning_rates(first)[:count], learning_rates(second)[:count])
 
 
 def test_epochs_count_only_where_the_learning_rate_depends_on_them():

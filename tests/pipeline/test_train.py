@@ -179,7 +179,7 @@ def test_with_a_falling_learning_rate_more_steps_start_anew_and_say_so(sequences
     before = digest(short), sorted((tmp_path / "state").rglob("step-*"))
     assert "starts anew" not in capfd.readouterr().err
     long = published(config(steps=20, **settings), data, tmp_path)
-    said = "starts anew: with train.schedule=linear the learning rate of a step depends on the run's length"
+    said = "starts anew: with train.schedule=linear the learning rate of a step depends on the length of the run"
     told = capfd.readouterr().err
     assert said in told
     assert "(train.steps: was 10 and is 20); they stay" in told

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from lmworks.tfx import outside
-from lmworks.tfx.artifacts import Examples, Statistics
+from lmworks.tfx.artifacts import Examples, Model, Statistics, read
 from lmworks.tfx.component import Input, Node, Output, component
 from lmworks.tfx.local import LocalRunner, Result
 
@@ -40,6 +40,35 @@ def first(config: Reading, examples: Output[Examples]) -> None:
 def second(config: Reading, examples: Input[Examples], statistics: Output[Statistics]) -> None:
     """Reads the file too."""
     (statistics.path / "size.txt").write_text(str(len(Path(config.path).read_text())))
+
+
+class Counting(Reading):
+    fails: bool = False
+
+    def resume_identity(self) -> dict[str, str]:
+        return {"path": self.path}
+
+
+@component
+def count(config: Counting, model: Output[Model]) -> None:
+    """Counts in its state how often it was started, and keeps that for later ones."""
+    model.state.mkdir(parents=True, exist_ok=True)
+    starts = model.state / "starts"
+    starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
+    if config.fails:
+        raise OSError("the machine went away")
+    model.properties["starts"] = len(starts.read_text())
+
+
+def starts(root: Path, url: str) -> int:
+    """Runs the stage that counts; how often it was started since its state was empty."""
+    (result,) = LocalRunner(root, "one", {}, in_process=True).execute([Node(count, Counting(path=url))])
+    return read(Model, result.folder / "model").properties["starts"]
+
+
+def fail(root: Path, url: str) -> None:
+    """Runs the stage that counts, and it fails."""
+    LocalRunner(root, "one", {}, in_process=True).execute([Node(count, Counting(path=url, fails=True))])
 
 
 def run(root: Path, path: Path, append: str = "", both: bool = True) -> list[Result]:

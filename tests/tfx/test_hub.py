@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from lmworks.configs.schema import PreprocessStage
 from lmworks.pipeline.preset import local_preset
 from lmworks.tfx import fingerprint
+from lmworks.tfx.outside import watching
 from lmworks.tfx.url_digests import is_unknown, url_digest
 
 
@@ -58,20 +59,20 @@ class Hub:
         missing = (b"{}", {"X-Error-Code": "RevisionNotFound"}, 404)
         if path in ("", "/"):
             return b"hub", {}, 200
-        if found := re.match(r"/api/(models|datasets)/org/name(?:/revision/([^/?]+))?(?:\?|$)", path):
+        if found := re.match(r"/api/(models|datasets)/(?:org/)?name(?:/revision/([^/?]+))?(?:\?|$)", path):
             commit = self.revisions.get(found[2] or "main")
             if commit is None:
                 return missing
             siblings = [{"rfilename": name} for name in self.commits[commit]]
             return json.dumps({"id": "org/name", "sha": commit, "siblings": siblings}).encode(), {}, 200
-        if found := re.match(r"/api/models/org/name/tree/([^/?]+)", path):
+        if found := re.match(r"/api/models/(?:org/)?name/tree/([^/?]+)", path):
             files = self.commits.get(self.revisions.get(found[1]), {})
             entries = [
                 {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
                 for name, body in files.items()
             ]
             return json.dumps(entries).encode(), {}, 200
-        if found := re.match(r"/org/name/resolve/([^/]+)/(.+)", path):
+        if found := re.match(r"/(?:org/)?name/resolve/([^/]+)/(.+)", path):
             commit = self.revisions.get(found[1])
             body = self.commits.get(commit, {}).get(found[2].partition("?")[0])
             if body is None:
@@ -116,6 +117,23 @@ def test_the_revision_is_what_is_fetched(hub):
         folder = Path(local_preset(preset))
         assert json.loads((folder / "config.json").read_text()) == {"version": version}
         assert outside(preset) == f"commit {folder.name}"
+
+
+def test_a_model_without_a_namespace_counts_by_its_commit_too(hub, monkeypatch):
+    first, second = hub.commit("v1", config_json="{}"), hub.commit("main", config_json='{"layers": 2}')
+    assert outside("hf://name") == f"commit {second}"
+    assert outside("hf://name@v1") == outside(f"hf://name@{first}") == f"commit {first}"
+    assert Path(local_preset("hf://name")).name == second
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert outside("hf://name") == f"commit {second}"
+
+
+def test_the_commit_of_the_key_is_fetched_also_where_the_branch_has_moved_on(hub):
+    first = hub.commit("main", config_json='{"version": 1}')
+    second = hub.commit("main", config_json='{"version": 2}')
+    with watching(lambda: None, {"hf://org/name": f"commit {first}"}):
+        assert Path(local_preset("hf://org/name")).name == first
+    assert Path(local_preset("hf://org/name")).name == second
 
 
 def test_what_the_cache_holds_counts_while_the_hub_is_away(hub, monkeypatch):

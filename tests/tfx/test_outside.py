@@ -190,6 +190,27 @@ def test_a_page_of_the_web_counts_by_what_its_server_says(web, before, after, as
     assert url_digest(web.url) != first
 
 
+@pytest.mark.parametrize("before", ["simplecache", "filecache", "blockcache", "zip://*.csv", "tar://a::simplecache"])
+def test_what_is_behind_caches_and_archives_decides(web, before):
+    name = f"{before}::{web.url}"
+    digests = []
+    for content in (b"aaaa", b"aaaa", b"bbbb"):
+        web.content = content
+        digests.append(fingerprint.external(outside_stages.Reading(path=name))[name])
+    assert not any(map(is_unknown, digests))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_an_archive_of_this_machine_counts_by_its_content(tmp_path, fine_clock):
+    path = tmp_path / "a.zip"
+    config = outside_stages.Reading(path=f"zip://a.csv::{path}")
+    path.write_text("aaaa")
+    before = fingerprint.external(config)
+    assert before == fingerprint.external(config)
+    rewrite(path, "bbbb")
+    assert before != fingerprint.external(config)
+
+
 def test_the_same_time_and_another_length_is_a_change(web):
     web.headers = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
     first = url_digest(web.url)
@@ -205,6 +226,20 @@ def test_what_cannot_be_found_out_equals_nothing(web):
     assert all(map(is_unknown, digests))
     assert not fingerprint.changed_outside({"a": digests[0]}, {"a": digests[1]})  # nor is it a known change
     assert not fingerprint.changed_outside({"a": digests[0]}, {"a": "1"})
+
+
+def test_a_killed_stage_goes_on_where_it_cannot_be_found_out_whether_its_source_changed(web, tmp_path, capfd):
+    """A finished one is not gone on from: what it read may have been something else."""
+    web.status = 500
+    with pytest.raises(StageError, match="the machine went away"):
+        outside_stages.fail(tmp_path, web.url)
+    assert outside_stages.starts(tmp_path, web.url) == 2
+    assert "starts anew" not in capfd.readouterr().err
+    assert outside_stages.starts(tmp_path, web.url) == 1
+    said = f"count: starts anew: whether {web.url} changed since the finished run cannot be found out"
+    assert said in capfd.readouterr().err
+    web.status = 200
+    assert outside_stages.starts(tmp_path, web.url) == 1, "another content, as far as is known"
 
 
 def test_a_store_that_says_nothing_is_read():
