@@ -58,7 +58,7 @@ def test_every_token_is_drawn_with_the_same_probability(lengths, most):
 
 
 def test_only_whole_words_have_room_beyond_the_expected_number():
-    assert ROOM == round(0.15 * 126) + 16
+    assert round(0.15 * 126) + 16 == ROOM
     assert MaskedRows(PIECES, 12, 0.15, whole_word=True).most == 10
     assert MaskedRows(PIECES, 128, 0.15).most == round(0.15 * 126)
 
