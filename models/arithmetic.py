@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import keras
 
 _PEAK_TERAFLOPS = {
-    "H200": 989, "H200 NVL": 836, "H100": 989, "H100 PCIe": 756, "H100 NVL": 836, "A100": 312, "L40": 181, "L40S": 362,
-    "L4": 121, "A10": 125, "A10G": 70, "V100": 125, "V100 PCIe": 112, "V100S": 130, "T4": 65, "T4G": 65,
+    "GH200": 989, "H200": 989, "H200 NVL": 836, "H100": 989, "H100 PCIe": 756, "H100 NVL": 836, "A100": 312, "L40": 181,
+    "L40S": 362, "L4": 121, "A10": 125, "A10G": 70, "V100": 125, "V100 PCIe": 112, "V100S": 130, "T4": 65, "T4G": 65,
 }  # fmt: skip
 """Dense matrix products in 16 bits with sums in 32, from NVIDIA's data sheets: a model, and where its forms differ also one of
 them; a model alone is its SXM form."""

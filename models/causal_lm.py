@@ -15,7 +15,7 @@ from lmworks.models.config_fields import read_config
 from lmworks.models.decoder_settings import completed, read_decoder_settings
 from lmworks.models.document_attention import within_documents
 from lmworks.models.mistral_weights import is_mistral, read_mistral_weights
-from lmworks.models.phi3 import is_phi3, read_phi3
+from lmworks.models.phi3 import read_phi3
 from lmworks.models.preset import (
     check_positions,
     dropout_of,
@@ -69,8 +69,8 @@ def build(
     described = read_transformer_settings(preset, ("gpt2",))
     extra |= described.backbone if described else read_decoder_settings(preset, sequence_length)
     with completed(preset) as whole, policy(dtype):
-        if is_phi3(preset):
-            backbone = open_preset(preset, lambda: read_phi3(preset, sequence_length, dtype, **dropout_of(settings)))
+        if (config := read_config(preset)) and config[1]["model_type"] == "phi3":
+            backbone = open_preset(preset, lambda: read_phi3(preset, dtype, extra))
         else:
             backbone = open_preset(preset, lambda: keras_hub.models.Backbone.from_preset(whole, dtype=dtype, **extra))
     if is_mistral(backbone, Path(preset)):

@@ -17,6 +17,8 @@ from lmworks.models.chat import BEGIN, END, QUESTION, Part
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from lmworks.models.tokenizer import CausalPieces
+
 
 class Marks:
     """Tokenises conversations with marks.
@@ -73,6 +75,20 @@ class Marks:
         before, after = (self.tokenize(tf.constant([text])).flat_values for text in QUESTION)
         ids = self._pieces.tokenize(texts)
         return tf.concat([_column(ids.nrows(), before), ids, _column(ids.nrows(), after)], axis=1)
+
+
+def head_length(pieces: CausalPieces, chat: bool) -> int:
+    """Counts the tokens that begin every prompt, which a prompt that is too long keeps.
+
+    Args:
+        pieces: the tokenizer.
+        chat: whether prompts are questions: then the mark and role before a question count too.
+    """
+    if not chat:
+        return 1  # what stands before a document
+    marks = Marks.of(pieces)
+    encode = marks.encode_rendered if marks else pieces.encode
+    return 1 + len(encode(QUESTION[:1])[0])
 
 
 def _opens(part: Part) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,67 @@ _PLAIN: dict[str, Any] = {
 }
 """Fields of every config, with the value that leaves the logits as they are."""
 
+_COUNTS = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "max_position_embeddings", "original_max_position_embeddings", "sliding_window", "type_vocab_size",
+    "no_rope_layer_interval", "dim", "hidden_dim", "n_layers", "n_heads", "n_embd", "n_layer", "n_head", "n_inner",
+    "n_positions", "n_ctx",
+}  # fmt: skip
+_NUMBERS = {
+    "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta", "rope_local_base_freq", "query_pre_attn_scalar",
+    "attn_logit_softcapping", "final_logit_softcapping",
+}  # fmt: skip
+_OBJECTS = {"rope_scaling", "rope_parameters"}
+_LISTS = {"layer_types", "no_rope_layers"}
+
 
 def read_config(preset: str) -> tuple[Path, Described] | None:
     """Reads the `config.json` of a folder in Hugging Face format; none for any other preset.
 
     Args:
         preset: as given to `from_preset`.
+
+    Raises:
+        UserError: the file is no JSON object, or a field that is read here has a value of another type.
     """
     path = Path(preset) / "config.json"
-    described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return (path, described) if "model_type" in described else None
+    if not path.exists():
+        return None
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model.preset: {path}: is not JSON in UTF-8: {error}") from error
+    if not isinstance(described, dict):
+        raise UserError(f"model.preset: {path}: must be a JSON object, not {shortened(described)}")
+    if "model_type" not in described:
+        return None
+    if wrong := list(_of_other_types(described)):
+        raise UserError(f"model.preset: {path}: {'; '.join(wrong)}")
+    return path, described
+
+
+def is_positive(value: Any) -> bool:
+    """Tells whether a value is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _of_other_types(described: Described) -> Iterator[str]:
+    """Yields what is wrong with the types of a config's values; null is no value."""
+    for name, value in described.items():
+        if name == "model_type":
+            right, kind = isinstance(value, str), "a text"
+        elif name in _COUNTS:
+            right, kind = isinstance(value, int) and is_positive(value), "an integer above 0"
+        elif name in _NUMBERS:
+            right, kind = is_positive(value), "a number above 0"
+        elif name in _OBJECTS:
+            right, kind = isinstance(value, dict), "a JSON object"
+        elif name in _LISTS:
+            right, kind = isinstance(value, list), "a list"
+        else:
+            continue
+        if not right and (value is not None or name == "model_type"):
+            yield f"{name} must be {kind}, not {shortened(value)}"
 
 
 def differences(described: Described, fixed: Mapping[str, Any], understood: Collection[str]) -> list[str]:

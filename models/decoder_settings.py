@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
-from lmworks.models.config_fields import Described, differences, read_config, refuse, shortened
+from lmworks.models.config_fields import Described, differences, is_positive, read_config, refuse, shortened
 
 _FIELDS = {
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -20,12 +20,20 @@ _FIELDS = {
 """Fields that every reader understands."""
 _FIXED = {"partial_rotary_factor": 1.0, "rope_interleaved": False}
 _NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-_ROPE_FIELDS = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
+_NEVER_NULL = ("rms_norm_eps", "max_position_embeddings", "original_max_position_embeddings", "head_dim")
+"""Fields that may be left out where `transformers` has a value for them, and then must not be null."""
+_ROPE_FIELDS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "longrope": ("short_factor", "long_factor"),
+    "su": ("short_factor", "long_factor"),
 }
 """What a kind of rotary embedding has beside its base."""
+_LONGROPE = ("longrope", "su")
+"""LongRoPE (Ding et al. 2024, arXiv:2402.13753), and its older name, which KerasHub has."""
+_ALSO_IN_LONGROPE = ("factor", "original_max_position_embeddings")
+"""What it may have, and `_phi3_differences` checks."""
 
 
 class _Reader(NamedTuple):
@@ -43,6 +51,8 @@ class _Reader(NamedTuple):
     """What else differs."""
     understood: tuple[str, ...] = ()
     """Fields that KerasHub reads, that `also` checks, or that change nothing here, beside those of every decoder."""
+    limits: Callable[[Described, Described], dict[str, int | None]] = lambda described, rope: {}
+    """What a sequence may not be longer than, by name, beside the positions; from the config and its rotary embedding."""
 
 
 def read_decoder_settings(preset: str, sequence_length: int) -> Described:
@@ -54,14 +64,14 @@ def read_decoder_settings(preset: str, sequence_length: int) -> Described:
 
     Raises:
         UserError: the config says something that KerasHub's model cannot do or that is not known, so that its logits might be
-            others, or it was made for fewer tokens.
+            others, or it was made for fewer tokens; or it lacks a field.
     """
     config = _complete(preset)
     if config is None:
         return {}
     path, described, reader = config
-    missing = [name for name in _NEEDED if described.get(name) is None]
-    if missing:
+    needed = [*_NEEDED, *(name for name in _NEVER_NULL if name in reader.defaults)]
+    if missing := [name for name in needed if described.get(name) is None]:
         raise UserError(f"model.preset: {path}: lacks {', '.join(missing)}")
     rope = _rope_of(described)
     refuse(
@@ -72,9 +82,10 @@ def read_decoder_settings(preset: str, sequence_length: int) -> Described:
             *reader.also(described),
         ],
     )
-    longest = described.get("max_position_embeddings")
-    if longest and sequence_length > longest:
-        raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
+    limits = {"positions": described.get("max_position_embeddings"), **reader.limits(described, rope)}
+    for name, limit in limits.items():
+        if limit is not None and sequence_length > limit:
+            raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {limit} {name}")
     return reader.given(described, rope)
 
 
@@ -143,8 +154,16 @@ def _rope_differences(rope: Described, kinds: tuple[str, ...], base: float | Non
         return
     if base is not None and rope["rope_theta"] != base:
         yield f"rope_theta {rope['rope_theta']} of the rotary embedding"
+    if not is_positive(rope["rope_theta"]):
+        yield f"rope_theta {shortened(rope['rope_theta'])} of the rotary embedding"
+    for name in _ROPE_FIELDS[kind]:
+        values = rope.get(name)
+        if values is None:
+            yield f"rope_type {kind!r} without {name}"
+        elif not all(map(is_positive, values if kind in _LONGROPE and isinstance(values, list) else [values])):
+            yield f"{name} {shortened(values)} of the rotary embedding"
+    known = {"rope_type", "type", "rope_theta", *_ROPE_FIELDS[kind], *(_ALSO_IN_LONGROPE if kind in _LONGROPE else ())}
     for name, value in rope.items():
-        known = {"rope_type", "type", "rope_theta", *_ROPE_FIELDS[kind]}
         if name not in known and (name, value) != ("partial_rotary_factor", 1.0) and value is not None:
             yield f"{name} {shortened(value)} of the rotary embedding"
 
@@ -169,6 +188,57 @@ def _epsilon(described: Described, rope: Described) -> Described:
     return {"layer_norm_epsilon": described["rms_norm_eps"]}
 
 
+def _phi3(described: Described, rope: Described) -> Described:
+    """All arguments: KerasHub has no conversion of Phi-3."""
+    longrope = rope["rope_type"] in _LONGROPE
+    return {
+        "vocabulary_size": described["vocab_size"],
+        "num_layers": described["num_hidden_layers"],
+        "hidden_dim": described["hidden_size"],
+        "intermediate_dim": described["intermediate_size"],
+        "num_query_heads": described["num_attention_heads"],
+        "num_key_value_heads": described["num_key_value_heads"],
+        "layer_norm_epsilon": described["rms_norm_eps"],
+        "max_sequence_length": described["max_position_embeddings"],
+        "pretraining_sequence_length": described["original_max_position_embeddings"],
+        "rope_max_wavelength": rope["rope_theta"],
+        "rope_scaling_type": "su" if longrope else None,
+        "rope_scaling_short_factor": rope["short_factor"] if longrope else None,
+        "rope_scaling_long_factor": rope["long_factor"] if longrope else None,
+    }
+
+
+def _phi3_limits(described: Described, rope: Described) -> dict[str, int | None]:
+    """KerasHub has no sliding window here. LongRoPE's factors change with a text's length: up to the pretraining's they do not."""
+    limits = {"tokens of its sliding window": described.get("sliding_window")}
+    if rope["rope_type"] in _LONGROPE:
+        pretrained = described["original_max_position_embeddings"]
+        limits["positions of its pretraining, up to which its rotary embedding is one"] = pretrained
+    return limits
+
+
+def _phi3_differences(described: Described) -> Iterator[str]:
+    yield from _even_heads(described)
+    rope = _rope_of(described)
+    if rope["rope_type"] not in _LONGROPE:
+        return
+    size = described["hidden_size"] // described["num_attention_heads"]
+    for name in _ROPE_FIELDS["longrope"]:
+        factors = rope.get(name)
+        if factors is not None and (not isinstance(factors, list) or len(factors) != size // 2):
+            yield f"{name} {shortened(factors)} with heads of {size} numbers"
+    # `transformers` looks at the one outside the rotary embedding, which has a default.
+    pretrained = described["original_max_position_embeddings"]
+    if (within := rope.get("original_max_position_embeddings")) not in (pretrained, None):
+        yield f"original_max_position_embeddings {within} of the rotary embedding, and {pretrained} outside it"
+    # The scale of the embeddings follows from it; KerasHub's follows from the positions.
+    if rope.get("factor") not in (described["max_position_embeddings"] / pretrained, None):
+        yield (
+            f"a longrope factor {shortened(rope['factor'])} other than "
+            "max_position_embeddings / original_max_position_embeddings"
+        )
+
+
 def _even_heads(described: Described) -> Iterator[str]:
     even = described["hidden_size"] // described["num_attention_heads"]
     if (described.get("head_dim") or even) != even:
@@ -176,7 +246,7 @@ def _even_heads(described: Described) -> Iterator[str]:
 
 
 def _full_attention(described: Described) -> Iterator[str]:
-    if set(described.get("layer_types") or ()) - {"full_attention"}:
+    if any(kind != "full_attention" for kind in described.get("layer_types") or ()):
         yield "layer_types other than full_attention"
 
 
@@ -211,6 +281,9 @@ def _gemma3(described: Described) -> Iterator[str]:
     for name in nested.keys() - bases.keys():
         yield f"rope_parameters.{name} {shortened(nested[name])}"
     for name, (rope, base) in ropes.items():
+        if not isinstance(rope, dict):
+            yield f"{name} {shortened(rope)}"
+            continue
         plain = _rope_of({"rope_theta": base, "rope_parameters": rope})
         if list(_rope_differences(plain, ("default", "linear"), base)):
             yield f"{name} {shortened(rope)}"
@@ -297,6 +370,19 @@ _READERS = {
         understood=(
             "query_pre_attn_scalar", "sliding_window", "layer_types", "final_logit_softcapping",
         ),
+    ),
+    "phi3": _Reader(
+        {**_SILU, "tie_word_embeddings": False, "attention_bias": False, "embd_pdrop": 0.0},
+        {
+            "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 4096,
+        },
+        _phi3,
+        ("default", *_LONGROPE),
+        _phi3_differences,
+        # Dropout is for training; the published folders name code that computes the same.
+        ("original_max_position_embeddings", "sliding_window", "resid_pdrop", "auto_map"),
+        _phi3_limits,
     ),
     "smollm3": _Reader(
         {**_SILU, "use_sliding_window": False, "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from lmworks.models.chat_marks import Marks, head_length
 
 if TYPE_CHECKING:
     import keras
@@ -202,7 +204,7 @@ class Completer:
         positions: most tokens that the model sees.
         tokens: most new tokens.
         sampling: how they are chosen.
-        encode: token ids of prompts, int32 [tokens] each; the tokenizer's own, which reads no special tokens, when not given.
+        chat: whether texts are rendered conversations up to where the assistant answers.
     """
 
     def __init__(
@@ -212,9 +214,10 @@ class Completer:
         positions: int,
         tokens: int,
         sampling: Sampling,
-        encode: Callable[[Sequence[str]], list[np.ndarray]] | None = None,
+        chat: bool = False,
     ) -> None:
-        generator = Generator(model, pieces.end_ids, positions)
+        generator = Generator(model, pieces.end_ids, positions, head_length(pieces, chat))
+        marks = Marks.of(pieces) if chat else None
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
         def compute(flat: tf.Tensor, splits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -222,7 +225,7 @@ class Completer:
             new = generator.generate(prompts, tf.constant(tokens), sampling)
             return new.flat_values, new.row_splits, cut
 
-        self._pieces, self._compute, self._encode = pieces, compute, encode or pieces.encode
+        self._pieces, self._compute, self._encode = pieces, compute, marks.encode_rendered if marks else pieces.encode
 
     def complete(self, prompts: Sequence[str]) -> list[Completion]:
         """Continues each prompt."""

@@ -16,10 +16,10 @@ from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
 from lmworks.models.transformer_arithmetic import (
     ERF_GELU,
-    activation_of,
     load_arithmetic,
     set_activation,
     set_arithmetic,
+    set_head_as_layers,
 )
 from lmworks.models.transformer_settings import read_transformer_settings, refuse_other_kinds
 
@@ -77,8 +77,10 @@ def build(
     _as_in_bert(model)
     if described is not None:
         set_arithmetic(model, described.arithmetic)
-    elif not load_arithmetic(model, Path(preset)) and not has_head and (activation := activation_of(model)):
-        set_activation(model, activation)  # the head is new, and follows the layers
+    else:
+        load_arithmetic(model, Path(preset))
+        if not has_head:  # it is new
+            set_head_as_layers(model)
     return model
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmworks.configs.errors import UserError
+from lmworks.models.config_fields import is_positive
 
 if TYPE_CHECKING:
     import keras
@@ -103,12 +104,6 @@ def read_arithmetic(model: keras.Model) -> Arithmetic | None:
     )
 
 
-def activation_of(model: keras.Model) -> str | None:
-    """Returns the activation of a model's Transformer layers, where `read_arithmetic` reads one."""
-    arithmetic = read_arithmetic(model)
-    return arithmetic.activation if arithmetic else None
-
-
 def set_arithmetic(model: keras.Model, arithmetic: Arithmetic) -> None:
     """Makes a model compute so, in training, evaluation and every export.
 
@@ -139,6 +134,14 @@ def set_activation(model: keras.Model, activation: str) -> None:
     set_arithmetic(model, arithmetic._replace(activation=activation, head_activation=activation))
 
 
+def set_head_as_layers(model: keras.Model) -> None:
+    """Makes a masked head compute the activation and epsilon of the layers, where `read_arithmetic` reads them."""
+    arithmetic = read_arithmetic(model)
+    if arithmetic is not None:
+        activation, epsilon = arithmetic.activation, arithmetic.layer_norm_epsilon
+        set_arithmetic(model, Arithmetic(activation, epsilon, activation, epsilon))
+
+
 def hand_epsilon_on(model: keras.Model) -> None:
     """Gives every norm of a backbone the epsilon that the backbone was given, where KerasHub's class forgets some."""
     if type(model.backbone).__name__ in _FORGETFUL:
@@ -159,27 +162,31 @@ def save_arithmetic(model: keras.Model, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(arithmetic._asdict(), indent=1), encoding="utf-8")
 
 
-def load_arithmetic(model: keras.Model, folder: Path) -> bool:
+def load_arithmetic(model: keras.Model, folder: Path) -> None:
     """Makes a model compute what its preset's folder says.
 
-    Returns:
-        Whether it says anything: folders of plain KerasHub and of earlier versions do not, and keep KerasHub's functions.
+    Folders of plain KerasHub and of earlier versions say nothing, and keep KerasHub's functions.
 
     Raises:
         UserError: the file cannot be understood.
     """
     path = folder / FILE
     if not path.exists():
-        return False
+        return
     try:
         arithmetic = Arithmetic(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    for name in (arithmetic.activation, arithmetic.head_activation):
-        if name not in {*_NAMES.values(), None}:
-            raise UserError(f"{path}: knows no activation {name!r}; known are {known_activations()}")
+    has_layers, has_head = bool(_parts(model)[0]), arithmetic.head_activation is not None
+    for field, value in arithmetic._asdict().items():
+        optional = not has_layers if field == "activation" else field.startswith("head_") and not has_head
+        if value is None and optional:
+            continue
+        if field.endswith("activation") and value not in tuple(_NAMES.values()):
+            raise UserError(f"{path}: {field}: knows no activation {value!r}; known are {known_activations()}")
+        if field.endswith("epsilon") and not is_positive(value):
+            raise UserError(f"{path}: {field} must be a number above 0, not {value!r}")
     set_arithmetic(model, arithmetic)
-    return True
 
 
 _KERAS_HUB = {

@@ -17,8 +17,8 @@ from lmworks.tfx.progress import report
 
 _FIXED = 2**31
 """Stands for the epoch where masks are to be the same every time."""
-_LONG_WORD = 16
-"""Word pieces for which a sequence has room, however short it is; of longer words none is a target in short sequences."""
+_WORD_ROOM = 16
+"""Targets for which a sequence has room beyond the expected number, so that a long word is drawn as often as a short one."""
 _ROWS = 32
 _LOGITS = 1 << 25
 """Sequences that are predicted at once, unless they have more logits than this: float32, so 128 MiB."""
@@ -42,7 +42,7 @@ class MaskedRows:
         self.most = max(1, round(ratio * (length - 2)))
         self._starts: np.ndarray | None = None
         if whole_word:
-            self.most = max(self.most, min(_LONG_WORD, length - 2))
+            self.most = min(self.most + _WORD_ROOM, length - 2)
             self._starts = np.array([not token.startswith("##") for token in pieces.vocabulary])
 
     def input_specs(self, rows: int) -> dict[str, keras.InputSpec]:

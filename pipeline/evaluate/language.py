@@ -13,7 +13,6 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import causal_lm, masked_lm
 from lmworks.models.chat import END, before_answer, question
-from lmworks.models.chat_marks import Marks
 from lmworks.models.generation import Completer, Sampling
 from lmworks.models.tokenizer import CausalPieces, open_pieces
 from lmworks.models.wordpiece import WordPiece
@@ -171,11 +170,10 @@ def _generate(
     length, chat = int(sequences.properties["sequence_length"]), bool(sequences.properties["chat"])
     tokens = min(_NEW_TOKENS, length // 2)
     prompts = _prompts(config, table, pieces, texts, chat)
-    marks = Marks.of(pieces) if chat else None
     told = []
     grams: list[np.ndarray] = []
     for name, sampling in (("greedy", Sampling()), ("temperature 0.8, top-p 0.95", Sampling(0.8, 0, 0.95, _SEED))):
-        completer = Completer(model, pieces, length, tokens, sampling, marks.encode_rendered if marks else None)
+        completer = Completer(model, pieces, length, tokens, sampling, chat)
         for prompt, (new, cut) in zip(prompts, completer.complete(prompts), strict=True):
             kept = _until_end(new, pieces) if chat else new
             text = pieces.continuation(kept)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lmworks.models import causal_lm
 from lmworks.models.chat import END, QUESTION
-from lmworks.models.chat_marks import Marks
+from lmworks.models.chat_marks import Marks, head_length
 from lmworks.models.generation import Generator, Sampling, choose
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces
 from lmworks.pipeline.export.card import Described
@@ -67,12 +67,7 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
     module = tf.Module()
     module.model, module.tokenizer = model, getattr(pieces, "resource", None)
     marks = Marks.of(pieces) if chat else None
-    before = (
-        (marks.tokenize(tf.constant(QUESTION[:1])).to_list()[0] if marks else pieces.encode(QUESTION[:1])[0])
-        if chat
-        else []
-    )
-    generator = Generator(model, pieces.end_ids, length, 1 + len(before))
+    generator = Generator(model, pieces.end_ids, length, head_length(pieces, chat))
     text = tf.TensorSpec([None], tf.string, "text")
     sampling = list(Sampling.specs().values())
     cache_spec = tf.TensorSpec([1, *generator.cache_shape], tf.float32, "cache")

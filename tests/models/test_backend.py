@@ -12,7 +12,7 @@ from lmworks.models.arithmetic import accelerator, peak_flops
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bfloat16", None),
         ("NVIDIA H200", "bfloat16", 989e12),
         ("NVIDIA H200 NVL", "bfloat16", 836e12),
-        ("NVIDIA GH200 480GB", "bfloat16", None),
+        ("NVIDIA GH200 480GB", "bfloat16", 989e12),
         ("NVIDIA H20", "bfloat16", None),
         ("NVIDIA A100-SXM4-40GB", "bfloat16", 312e12),
         ("NVIDIA A100 80GB PCIe", "bfloat16", 312e12),

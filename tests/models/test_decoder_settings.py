@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.configs.errors import UserError
+from lmworks.models.config_fields import HARMLESS
 from lmworks.models.decoder_settings import completed, read_decoder_settings
 from lmworks.models.transformer_settings import read_transformer_settings
 from tests.models.checkpoint_configs import CHECKPOINTS
@@ -14,6 +15,8 @@ SIZES = {
 }  # fmt: skip
 GEMMA = {**SIZES, "head_dim": 8, "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
 GEMMA3 = {**GEMMA, "model_type": "gemma3_text", "query_pre_attn_scalar": 8}
+PHI3 = {"model_type": "phi3", **SIZES}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64}  # fmt: skip
 
@@ -74,12 +77,66 @@ def test_what_keras_hub_leaves_out_is_given(tmp_path):
         ({**GEMMA3, "rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "rope_parameters.full_attention"),
         ({"model_type": "smollm3", **SIZES, "attention_bias": True}, "attention_bias True"),
         ({"model_type": "smollm3", **SIZES, "mlp_bias": True}, "mlp_bias True"),
+        ({**PHI3, "is_encoder_decoder": True}, "is_encoder_decoder True"),
+        ({**PHI3, "mup_width": 8.0}, r"mup_width 8\.0"),
+        ({**PHI3, "rms_norm_eps": None}, "lacks rms_norm_eps"),
+        ({**PHI3, "rope_scaling": LONGROPE, "original_max_position_embeddings": None}, "lacks original_max_position_embeddings"),
+        ({**PHI3, "rope_scaling": {"type": "su"}}, "rope_type 'su' without short_factor, rope_type 'su' without long_factor"),
+        ({**PHI3, "rope_scaling": {**LONGROPE, "short_factor": [1.0]}}, r"short_factor \[1\.0\] with heads of 8 numbers"),
+        ({**PHI3, "rope_scaling": {**LONGROPE, "factor": 2.0}}, r"a longrope factor 2\.0 other than"),
+        ({**PHI3, "rope_scaling": {**LONGROPE, "original_max_position_embeddings": 64}}, "64 of the rotary embedding, and 4096"),
+        ({**PHI3, "rope_scaling": {**LONGROPE, "mscale": 2.0}}, r"mscale 2\.0 of the rotary embedding"),
+        ({**PHI3, "sliding_window": 16}, "64 is above the model's 16 tokens of its sliding window"),
+        ({"model_type": "llama", **SIZES, "rms_norm_eps": None}, "lacks rms_norm_eps"),
+        ({"model_type": "llama", **SIZES, "rope_theta": None}, "rope_theta None of the rotary embedding"),
+        ({"model_type": "llama", **SIZES, "rope_scaling": {"rope_type": "llama3"}}, "'llama3' without low_freq_factor"),
+        ({"model_type": "llama", **SIZES, "rope_scaling": {**ROPE, "factor": "8"}}, "factor '8' of the rotary embedding"),
         ({"model_type": "llama", **SIZES, "max_position_embeddings": 32}, "64 is above the model's 32 positions"),
     ],
 )  # fmt: skip
 def test_what_keras_hub_cannot_do_is_refused(tmp_path, described, words):
     with pytest.raises(UserError, match=words):
         read(tmp_path, **described)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "is not JSON in UTF-8"),
+        (b"\xff", "is not JSON in UTF-8"),
+        (b"[1]", r"must be a JSON object, not \[1\]"),
+        (json.dumps({"model_type": ["llama"]}).encode(), r"model_type must be a text, not \['llama'\]"),
+        (
+            json.dumps({"model_type": "llama", **SIZES, "num_attention_heads": 0, "rope_scaling": "llama3"}).encode(),
+            "num_attention_heads must be an integer above 0, not 0; rope_scaling must be a JSON object, not 'llama3'",
+        ),
+        (
+            json.dumps({"model_type": "bert", "hidden_size": "768", "layer_norm_eps": "small"}).encode(),
+            "hidden_size must be an integer above 0, not '768'; layer_norm_eps must be a number above 0, not 'small'",
+        ),
+    ],
+)
+def test_a_damaged_config_is_an_error_of_one_line(tmp_path, content, words):
+    (tmp_path / "config.json").write_bytes(content)
+    for read_settings in (
+        lambda: read_decoder_settings(str(tmp_path), 64),
+        lambda: read_transformer_settings(str(tmp_path), ("bert",)),
+    ):
+        with pytest.raises(UserError, match=rf"^model\.preset: {tmp_path / 'config.json'}: .*{words}"):
+            read_settings()
+
+
+def test_fields_that_change_nothing_and_other_names_are_read_in_a_phi3(tmp_path):
+    plain = read(tmp_path, **PHI3)
+    harmless = dict.fromkeys(HARMLESS - {"model_type"}, 1) | {
+        "cross_attention_hidden_size": None,
+        "hidden_act": "swish",
+    }
+    assert read(tmp_path, **{**harmless, **PHI3, "hidden_act": "swish"}) == plain
+    assert (plain["rope_max_wavelength"], plain["rope_scaling_type"]) == (10_000.0, None)
+    scaled = read(tmp_path, **PHI3, rope_parameters={**LONGROPE, "rope_theta": 5.0})
+    assert (scaled["rope_max_wavelength"], scaled["rope_scaling_type"]) == (5.0, "su")
+    assert scaled["rope_scaling_short_factor"] == LONGROPE["short_factor"]
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

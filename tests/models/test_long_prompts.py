@@ -9,7 +9,7 @@ import tensorflow as tf
 from lmworks.configs.schema import Model
 from lmworks.models import causal_lm
 from lmworks.models.bytepair import BytePair
-from lmworks.models.chat import BEGIN, END, QUESTION
+from lmworks.models.chat import BEGIN, END, QUESTION, question
 from lmworks.models.chat_marks import Marks
 from lmworks.models.generation import Completer, Generator, Sampling
 from lmworks.pipeline.evaluate.gate import gate
@@ -57,7 +57,7 @@ def test_a_completer_reads_marks_and_says_what_it_cut(opened):
     marks = Marks.of(pieces)
     prompt = f"{QUESTION[0]}Hi{QUESTION[1]}"
     long = "def parse(self, arguments=None): return 1 + 2 " * 2
-    completer = Completer(model, pieces, POSITIONS, 4, Sampling(), marks.encode_rendered)
+    completer = Completer(model, pieces, POSITIONS, 4, Sampling(), chat=True)
     first, second = completer.complete([prompt, long])
     assert first.cut == 0
     assert second.cut == 1 + len(pieces.encode([long])[0]) - (POSITIONS - 4)
@@ -73,9 +73,9 @@ def test_predict_says_it(opened, tmp_path, capsys):
     model, pieces = opened
     export.write(model, pieces, POSITIONS, tmp_path / "served", chat=True)
     served = tf.saved_model.load(str(tmp_path / "served")).signatures
-    question = "who is it? " * 20
+    text = "who is it? " * 20
     head = 1 + len(Marks.of(pieces).encode_rendered(QUESTION[:1])[0])
-    whole = [pieces.begin_id, *Marks.of(pieces).question(tf.constant([question.strip()])).to_list()[0]]
+    whole = [pieces.begin_id, *Marks.of(pieces).question(tf.constant([text.strip()])).to_list()[0]]
     read = whole[:head] + whole[len(whole) - (POSITIONS - 6) + head :]
     expected, ids = [], list(read)
     while (
@@ -84,7 +84,9 @@ def test_predict_says_it(opened, tmp_path, capsys):
     ):
         expected.append(new)
         ids.append(new)
-    assert "".join(continue_text(served, question, Wish(tokens=6))) == pieces.continuation(expected)
+    assert "".join(continue_text(served, text, Wish(tokens=6))) == pieces.continuation(expected)
+    completer = Completer(model, pieces, POSITIONS, 6, Sampling(), chat=True)  # as the evaluation's report has it
+    assert completer.token_ids([question(text)])[0].tolist() == expected
     told = capsys.readouterr().err
     assert (
         f"{len(whole) - POSITIONS + 6} of its tokens were cut, behind those that begin it, and {POSITIONS - 6} read"
@@ -95,8 +97,8 @@ def test_predict_says_it(opened, tmp_path, capsys):
     assert "predict" not in capsys.readouterr().err
     found = "".join(continue_text(served, "Hi", Wish(tokens=100)))
     ids = [pieces.begin_id, *Marks.of(pieces).question(tf.constant(["Hi"])).to_list()[0]]
-    completer = Completer(model, pieces, POSITIONS, 100, Sampling(), lambda _: [np.array(ids[1:], np.int32)])
-    (new,) = completer.token_ids(["Hi"])
+    completer = Completer(model, pieces, POSITIONS, 100, Sampling(), chat=True)
+    (new,) = completer.token_ids([question("Hi")])
     assert found == pieces.continuation(new)
     assert len(new) == POSITIONS - len(ids), "the model went on to the end"
     told = f"ends after {len(new)} of 100 new tokens: no more fit behind the {len(ids)} that were read"

@@ -5,10 +5,13 @@ import pytest
 
 from lmworks.models.masked_lm import draw_mask
 from lmworks.models.wordpiece import WordPiece
+from lmworks.pipeline.masking import MaskedRows
 
 PIECES = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##c"], lowercase=True)
 STARTS = np.array([not token.startswith("##") for token in PIECES.vocabulary])
 DRAWS = 3000
+ROOM = MaskedRows(PIECES, 128, 0.15, whole_word=True).most
+"""Targets for which a sequence of 128 has room."""
 
 
 def shares(lengths: list[int], most: int) -> tuple[dict[int, float], list[int]]:
@@ -33,7 +36,9 @@ def shares(lengths: list[int], most: int) -> tuple[dict[int, float], list[int]]:
     ("lengths", "most"),
     [
         ([1] * 40, 16),
-        ([1] * 75 + [2] * 12 + [3] * 4 + [4] * 2 + [7], 19),  # a sequence of 128
+        ([1] * 75 + [2] * 12 + [3] * 4 + [4] * 2 + [7], ROOM),
+        ([5] * 25 + [1], ROOM),
+        ([3] * 42, ROOM),
         ([1] * 12 + [2] * 3 + [4] + [8], 16),  # a sequence of 32, the longest word is twice the targets
         ([1] * 6 + [6] * 4, 16),
         ([4, 1], 5),
@@ -50,6 +55,12 @@ def test_every_token_is_drawn_with_the_same_probability(lengths, most):
         assert share == pytest.approx(count / tokens, abs=4 * error + 0.02 * count / tokens), length
     assert max(counts) <= most
     assert np.mean(counts) == pytest.approx(count, rel=0.06)
+
+
+def test_only_whole_words_have_room_beyond_the_expected_number():
+    assert round(0.15 * 126) + 16 == ROOM
+    assert MaskedRows(PIECES, 12, 0.15, whole_word=True).most == 10
+    assert MaskedRows(PIECES, 128, 0.15).most == round(0.15 * 126)
 
 
 def test_where_single_pieces_suffice_the_number_of_targets_is_exact():

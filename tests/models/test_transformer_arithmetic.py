@@ -197,9 +197,21 @@ def test_a_masked_model_saved_by_earlier_versions_stays_what_it_was(pieces, inpu
     ):
         huggingface.write(old, pieces, 24, tmp_path / "written")
     assert not (tmp_path / "written").exists()
-    # A new head on these layers computes what they do.
-    fresh = masked_lm.build(Model(preset="x"), str(tmp_path / "model"), pieces, 24)
-    assert read_arithmetic(fresh) == Arithmetic("gelu_new", 1e-12, "gelu_new", 1e-12)
+    # Its head goes on as it is; a new one on these layers computes what they do.
+    begun = masked_lm.build(Model(preset="x"), str(tmp_path / "model"), pieces, 24)
+    assert read_arithmetic(begun) == Arithmetic("gelu_new", 1e-12, "gelu", 1e-12)
+    (tmp_path / "model" / "task.weights.h5").unlink()
+    begun = masked_lm.build(Model(preset="x"), str(tmp_path / "model"), pieces, 24)
+    assert read_arithmetic(begun) == Arithmetic("gelu_new", 1e-12, "gelu_new", 1e-12)
+
+
+def test_a_new_head_on_a_classifiers_layers_computes_what_they_do(saved, pieces, tmp_path):
+    """Its file says nothing of a head."""
+    model = masked_lm.build(Model(preset="x"), str(saved / "relu"), pieces, 24)
+    assert read_arithmetic(model) == Arithmetic("relu", EPSILON, "relu", EPSILON)
+    huggingface.write(model, pieces, 24, tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert (described["hidden_act"], described["layer_norm_eps"]) == ("relu", EPSILON)
 
 
 def test_a_masked_model_that_is_written_and_read_computes_the_same(pieces, inputs, tmp_path):
@@ -335,6 +347,16 @@ def test_a_damaged_file_is_an_error_of_one_line(saved, tmp_path):
     for content, words in (
         ("{", "cannot be read"),
         ('{"activation": "mish", "layer_norm_epsilon": 1e-12}', "no activation 'mish'"),
+        ('{"activation": null, "layer_norm_epsilon": 1e-12}', "activation: knows no activation None"),
+        ('{"activation": ["gelu"], "layer_norm_epsilon": 1e-12}', r"knows no activation \['gelu'\]"),
+        (
+            '{"activation": "gelu", "layer_norm_epsilon": "1e-12"}',
+            "layer_norm_epsilon must be a number above 0, not '1e-12'",
+        ),
+        (
+            '{"activation": "gelu", "layer_norm_epsilon": 1e-12, "head_activation": "gelu", "head_layer_norm_epsilon": "x"}',
+            "head_layer_norm_epsilon must be a number above 0, not 'x'",
+        ),
     ):
         (tmp_path / "copy" / FILE).write_text(content)
         with pytest.raises(UserError, match=words):
