@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from lmworks.configs.errors import UserError
-from lmworks.configs.schema import Format, IngestStage, Source
+from lmworks.configs.schema import READ_BY, Format, IngestStage, Source
 from lmworks.pipeline.ingest.documents import document_hint, read_documents
 from lmworks.pipeline.ingest.files import File, files_of
 from lmworks.pipeline.ingest.json_rows import read_json
@@ -23,12 +23,6 @@ _FORMATS: dict[str, Format] = {
     "txt": "text",
 }  # fmt: skip
 
-_SEPARATED: tuple[Format, ...] = ("csv", "tsv")
-_READ_BY: dict[str, tuple[Format, ...]] = {
-    "delimiter": _SEPARATED, "quoting": _SEPARATED, "header": _SEPARATED, "columns": _SEPARATED,
-    "separator": ("text",), "byte_range": ("text",), "encoding": ("csv", "tsv", "jsonl", "json", "text"),
-}  # fmt: skip
-"""Formats that read a key of a source."""
 _DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _DAMAGE = "the compressed file is truncated or damaged ({})"
 
@@ -145,14 +139,11 @@ def _check_options(source: Source, kind: Format, key: str, file: File) -> None:
     Raises:
         UserError: the source sets such a key.
     """
-    for option, kinds in _READ_BY.items():
-        if kind not in kinds and getattr(source, option) != Source.model_fields[option].default:
-            section = (
-                f", or set ingest.{option}, which other files ignore" if option in IngestStage.model_fields else ""
-            )
-            raise UserError(
-                f"{key}.{option}: belongs to {', '.join(kinds)}, and {file.path} is read as {kind}; remove it{section}"
-            )
+    for option in source.unread(kind):
+        section = f", or set ingest.{option}, which other files ignore" if option in IngestStage.model_fields else ""
+        raise UserError(
+            f"{key}.{option}: belongs to {', '.join(READ_BY[option])}, and {file.path} is read as {kind}; remove it{section}"
+        )
 
 
 def _format(file: File, name: str, config: IngestStage, source: Source, key: str) -> Format:
