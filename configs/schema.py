@@ -284,7 +284,7 @@ class Ingest(Section):
     repair: bool = False
     """Mend broken encodings (mojibake) with ftfy; each changed row is recorded."""
     max_rejects: Share = 0.01
-    """Share of refused rows above which the run fails."""
+    """Share of refused rows of a source above which the run fails."""
 
     @model_validator(mode="after")
     def _rules_name_classes(self) -> Ingest:
