@@ -600,18 +600,19 @@ class Servables(Section):
 
 def _repository(value: str) -> str:
     if "://" in value:
-        import fsspec
-
         scheme = value.partition("://")[0]
-        if scheme not in fsspec.available_protocols() or scheme in ("http", "https"):
+        if scheme not in _STORES:
             raise ValueError(
-                f"{scheme}:// is of no store that files can be written to; {', '.join(_STORES)} are, for example"
+                f"{scheme}:// is of no store that files can be written to and served from; {', '.join(_STORES)} are"
             )
     return value.rstrip("/") or value
 
 
-_STORES = ("s3", "gs", "az", "file")
-"""What most people mean; fsspec knows more."""
+_STORES = (
+    "s3", "s3a", "gs", "gcs", "az", "abfs", "oss", "oci", "tos", "hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav", "file",
+)  # fmt: skip
+"""Of fsspec's protocols those that keep files for others, whole and under their names. `hf` makes a commit of each file, `memory`
+ends with the process, and most others only read."""
 
 
 class Export(Servables):

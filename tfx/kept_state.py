@@ -3,7 +3,8 @@
 A stage writes a record (`*.json`) when the files that it speaks of are written. So records are sent last and removed first, and a
 copy that was cut is one in which some records are missing. The records that this machine has sent are written down: others in the
 store were sent by another machine, which got further unless its records say otherwise: a record may have a number `progress`, that
-grows with the work. What lies in a hidden folder is for this machine only.
+grows with the work, and the SHA-256 of its `files`, by their names below the folder that the record's own is in. It counts only if
+they are there; here, only if they have that content. What lies in a hidden folder is for this machine only.
 """
 
 from __future__ import annotations
@@ -13,17 +14,27 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.artifacts import write_json
+from lmworks.tfx.artifacts import file_sha256, write_json
 from lmworks.tfx.transfer import File, Store, is_record, records_first
 
-PROGRESS = "progress"
-"""Key of a record: how far the work is that it speaks of, a number."""
+PROGRESS, FILES = "progress", "files"
+"""Keys of a record: how far the work is that it speaks of, a number; SHA-256 of its files by name."""
 SECONDS = 60.0
 """Between two looks at what is kept."""
+
+
+class _Record(NamedTuple):
+    """A record that says how far the work is."""
+
+    progress: float
+    name: str
+    files: dict[str, str]
+    """SHA-256 by name below the state."""
 
 
 class KeptState:
@@ -41,6 +52,8 @@ class KeptState:
         self._place = f"state/{stage}/{state.name}"
         self._sent: dict[str, tuple[int, int]] = {}
         """Size and time of change of what the store has."""
+        self._behind: set[str] = set()
+        """Records of another machine in the store, which say less than what was here at the beginning."""
 
     def fetch(self) -> None:
         """Makes the state here what another machine left, where one got further.
@@ -50,9 +63,7 @@ class KeptState:
         """
         there = self._store.sizes(self._place)
         here = self._files()
-        noted = self._records()
-        foreign = any(size not in noted.get(name, ()) for name, size in there.items() if is_record(name))
-        if there and (not here or (foreign and not self._is_behind(there, here))):
+        if there and (not here or self._is_further(there, here)):
             draft = self._state.with_name(f".{self._state.name}.fetched")
             shutil.rmtree(draft, ignore_errors=True)
             self._store.download(
@@ -62,12 +73,42 @@ class KeptState:
             draft.rename(self._state)
             self._note(there)
             here = self._files()
+        self._behind = self._foreign(there)
         self._sent = {name: seen for name, seen in here.items() if there.get(name) == seen[0]}
 
-    def _is_behind(self, there: Iterable[str], here: Iterable[str]) -> bool:
-        """Whether what the store has is certainly no further than what is here."""
-        ours = _most(here, self._read)
-        return ours is not None and ours >= (_most(there, self._read_there) or 0)
+    def _is_further(self, there: Mapping[str, int], here: Iterable[str]) -> bool:
+        """Whether the store may have more than what is whole here: of another machine, or what was lost here since it was sent."""
+        ours, torn = self._newest_whole(here)
+        candidates = {name for name in there if name in torn} | self._foreign(there)
+        theirs = _records(candidates, self._read_there)
+        if ours is None:
+            return bool(candidates)
+        return any(record.progress > ours and record.files.keys() <= there.keys() for record in theirs)
+
+    def _foreign(self, there: Mapping[str, int]) -> set[str]:
+        """Names of the records in the store that this machine has neither sent nor fetched."""
+        noted = self._noted_sizes()
+        return {name for name, size in there.items() if is_record(name) and size not in noted.get(name, ())}
+
+    def _newest_whole(self, here: Iterable[str]) -> tuple[float | None, set[str]]:
+        """Progress of the newest whole record here, None where none is; and the names of those that say more and are torn."""
+        torn: set[str] = set()
+        for record in _records(here, self._read):
+            if all(self._has(name, digest) for name, digest in record.files.items()):
+                return record.progress, torn
+            torn.add(record.name)
+        return None, torn
+
+    def _has(self, name: str, digest: str) -> bool:
+        try:
+            return file_sha256(self._state / name) == digest
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: OSError) -> UserError:
+        return UserError(f"{self._state / name}: cannot be read ({error.strerror}); it stays, as does {self._place}")
 
     def _read(self, name: str) -> bytes:
         try:
@@ -75,15 +116,13 @@ class KeptState:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise UserError(
-                f"{self._state / name}: cannot be read ({error.strerror}); it stays, as does {self._place}"
-            ) from error
+            raise self._unreadable(name, error) from error
 
     def _read_there(self, name: str) -> bytes:
         return self._store.read(f"{self._place}/{name}") or b""
 
     def send(self) -> None:
-        """Sends what has changed, and removes there what is gone here.
+        """Sends what has changed, and removes there what is gone here, unless another machine got further meanwhile.
 
         Raises:
             OSError: a file cannot be read.
@@ -97,7 +136,10 @@ class KeptState:
             files = [File(self._state / name, f"{self._place}/{name}", now[name][0]) for name in names]
             self._store.upload(files, self._stage)  # a file that is gone meanwhile ends this round before its record
             self._sent |= {name: now[name] for name in names}
-        gone = records_first(self._store.sizes(self._place).keys() - now.keys())
+        there = self._store.sizes(self._place)
+        if self._foreign(there) - self._behind and self._is_further(there, now):
+            return
+        gone = records_first(there.keys() - now.keys())
         self._store.remove(f"{self._place}/{name}" for name in gone)
         for name in gone:
             self._sent.pop(name, None)
@@ -143,7 +185,7 @@ class KeptState:
                         found[path] = (status.st_size, status.st_mtime_ns)
         return found
 
-    def _records(self) -> dict[str, list[int]]:
+    def _noted_sizes(self) -> dict[str, list[int]]:
         """The records that this machine has sent, and the sizes that they had."""
         try:
             found: dict[str, list[int]] = json.loads(self._noted.read_text(encoding="utf-8"))
@@ -152,7 +194,7 @@ class KeptState:
         return found
 
     def _note(self, sizes: dict[str, int]) -> None:
-        noted = self._records()
+        noted = self._noted_sizes()
         for name, size in sizes.items():
             if is_record(name):
                 noted[name] = sorted({*noted.get(name, []), size})
@@ -160,12 +202,14 @@ class KeptState:
         write_json(self._noted, noted)
 
 
-def _most(names: Iterable[str], read: Callable[[str], bytes]) -> float | None:
-    """The furthest progress that records speak of; None where none does."""
+def _records(names: Iterable[str], read: Callable[[str], bytes]) -> list[_Record]:
+    """Reads the records that speak of progress, the furthest first."""
     found = []
     for name in filter(is_record, names):
-        with contextlib.suppress(ValueError, AttributeError, FileNotFoundError):  # torn, no object, or gone meanwhile
-            progress = json.loads(read(name)).get(PROGRESS)
+        with contextlib.suppress(ValueError, AttributeError, TypeError, FileNotFoundError):  # torn, or gone meanwhile
+            content = json.loads(read(name))
+            progress, beside = content.get(PROGRESS), PurePosixPath(name).parent.parent
             if isinstance(progress, int | float):
-                found.append(progress)
-    return max(found, default=None)
+                files = {str(beside / file): digest for file, digest in dict(content.get(FILES, {})).items()}
+                found.append(_Record(progress, name, files))
+    return sorted(found, reverse=True, key=lambda record: record.progress)

@@ -296,7 +296,7 @@ class Store:
                 if getattr(error, "errno", None) == errno.ENOSPC:
                     raise
                 lasting = (
-                    isinstance(error, PermissionError | ImportError)
+                    isinstance(error, PermissionError | ImportError | NotImplementedError)
                     or type(error).__name__ in _FOR_GOOD
                     or getattr(error, "code", None) in (401, 403)  # gcsfs
                     or str(error).startswith("Forbidden")

@@ -61,13 +61,21 @@ def _content(servable: Servable) -> tuple[Content, str]:
         content[f"{_EXTRA}/labels.json"] = json.dumps(labels, ensure_ascii=False).encode()
     files = {name: [_size(source), _sha256(source)] for name, source in sorted(content.items())}
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    record = {"digest": digest, "servable": servable.digest, "files": {name: size for name, (size, _) in files.items()}}
+    record = {
+        "digest": digest,
+        "servable": servable.digest,
+        "files": {name: size for name, (size, _) in files.items()},
+        "sha256": {name: sha256 for name, (_, sha256) in files.items()},
+    }
     content[RECORD] = json.dumps(record, indent=1).encode()
     return content, digest
 
 
 def _newest(repository: Repository) -> tuple[int, str] | None:
-    """Number and digest of the newest version; None where there is none, or it is not whole or not ours."""
+    """Number and digest of the newest version; None where there is none, or it is not whole or not ours.
+
+    Whole is a version whose files have the recorded sizes and, on this machine, the recorded content; a store's are not read back.
+    """
     version = max(repository.versions(), default=None)
     if version is None:
         return None
@@ -76,6 +84,8 @@ def _newest(repository: Repository) -> tuple[int, str] | None:
         return None
     sizes = repository.sizes(version)
     whole = all(sizes.get(name) == size for name, size in record["files"].items())
+    digests = record.get("sha256", {})  # versions that were pushed by an older lmworks have none
+    whole = whole and all(repository.sha256(f"{version}/{name}") in (None, sha256) for name, sha256 in digests.items())
     return (version, record["digest"]) if whole else None
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.paths import expand
+from lmworks.tfx.artifacts import file_sha256
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Store
 
@@ -42,6 +43,9 @@ class Repository(Protocol):
 
     def sizes(self, version: int) -> dict[str, int]:
         """Bytes of the files of a version, by their paths in it."""
+
+    def sha256(self, name: str) -> str | None:
+        """The digest of a file below the folder, empty where it cannot be read; None where to read it is to download it."""
 
     def add(self, content: Content) -> int:
         """Makes the next version; its number."""
@@ -84,6 +88,12 @@ class _Folder:
             path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
         }
 
+    def sha256(self, name: str) -> str:
+        try:
+            return file_sha256(self._folder / name)
+        except OSError:
+            return ""
+
     def add(self, content: Content) -> int:
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = self._folder / f".draft-{uuid.uuid4().hex[:8]}"
@@ -117,6 +127,9 @@ class _Bucket:
 
     def sizes(self, version: int) -> dict[str, int]:
         return self._store.sizes(str(version))
+
+    def sha256(self, name: str) -> None:
+        return None
 
     def add(self, content: Content) -> int:
         version = self._claimed()

@@ -113,6 +113,24 @@ def test_a_push_is_reused_only_if_its_target_is_whole_and_the_newest(place, tmp_
     assert "is not the newest version; that is 5" in why
 
 
+def test_damage_that_keeps_the_size_is_seen_on_this_machine(tmp_path):
+    root = tmp_path / "models"
+    place = Place(str(root), None, None, None)
+    assert run(tmp_path / "runs", place)[2].properties["version"] == 1
+    assert run(tmp_path / "runs", place)[0] == "cached"
+    (root / "reviews/1/saved_model.pb").write_bytes(b"grape")
+    status, why, pushed = run(tmp_path / "runs", place)
+    assert (status, why) == ("made", f"{root}/reviews/1 is not there, or not whole")
+    assert pushed.properties["version"] == 2
+    assert (root / "reviews/2/saved_model.pb").read_bytes() == b"graph"
+    # A version of an older lmworks is compared by sizes, as it was pushed.
+    record = root / "reviews/2/assets.extra/servable.json"
+    record.write_text(
+        json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != "sha256"})
+    )
+    assert run(tmp_path / "runs", place)[0] == "cached"
+
+
 def test_the_same_content_is_not_pushed_twice(place, tmp_path):
     assert run(tmp_path / "runs", place)[2].properties["version"] == 1
     before = place.files()
@@ -153,6 +171,13 @@ def test_two_pushes_at_once_get_two_versions(place, tmp_path):
     assert not [name for name in found if "claims" in name or "draft" in name]
 
 
+def test_what_a_store_has_no_call_for_is_not_tried_again(capfd):
+    store = transfer.Store("data://x", transfer.Screen(), "export.push_to")
+    with pytest.raises(UserError, match="data://x/a"):
+        store.remove(["a"])
+    assert "once more" not in capfd.readouterr().err
+
+
 def test_in_a_bucket_the_graph_comes_last_and_a_fault_leaves_nothing(s3, tmp_path, monkeypatch):
     sent = []
     put = type(s3)._put_file
@@ -191,6 +216,10 @@ def test_a_store_that_cannot_be_written_is_told(tmp_path, s3):
     [
         ("nowhere://models", "export.push_to.*: nowhere:// is of no store that files can be written to"),
         ("https://example.com/models", "export.push_to.*: https:// is of no store that files can be written to"),
+        *(
+            (f"{scheme}://models", f"export.push_to.*: {scheme}:// is of no store that files can be written to")
+            for scheme in ("memory", "data", "ftp", "hf", "github", "zip", "simplecache", "local")
+        ),
         ("s3://key:very-secret@bucket/models", "export: .*push_to: must not hold a password"),
     ],
 )
