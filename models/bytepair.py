@@ -22,6 +22,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import Ends
+from lmworks.models.json_files import read_object
 from lmworks.models.keras_hub_families import family_of
 from lmworks.models.splitting import GPT2, Splitting
 from lmworks.models.tokenizer import Kind, detokenize, encode_each
@@ -136,13 +137,13 @@ class BytePair:
             UserError: there is no such tokenizer, or it splits by rules that are not known.
         """
         path = folder / "tokenizer.json"
-        described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        described = read_object(path)
         if "model" in described:
             return cls._from_tokenizer_json(path, described)
         pairs = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
         for vocabulary, merges in (*pairs, ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt")):
             if (folder / vocabulary).exists() and (folder / merges).exists():
-                pieces = json.loads((folder / vocabulary).read_text(encoding="utf-8"))
+                pieces = read_object(folder / vocabulary)
                 lines = (folder / merges).read_text(encoding="utf-8").split("\n")
                 learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]
                 family = family_of(path, described)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.models.json_files import read_object
 
 Described = dict[str, Any]
 _LONGEST_VALUE = 60
@@ -70,14 +70,7 @@ def read_config(preset: str) -> tuple[Path, Described] | None:
         UserError: the file is no JSON object, or a field that is read here has a value of another type.
     """
     path = Path(preset) / "config.json"
-    if not path.exists():
-        return None
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model.preset: {path}: is not JSON in UTF-8: {error}") from error
-    if not isinstance(described, dict):
-        raise UserError(f"model.preset: {path}: must be a JSON object, not {shortened(described)}")
+    described = read_object(path, "model.preset")
     if "model_type" not in described:
         return None
     if wrong := list(_of_other_types(described)):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lmworks.models.json_files import read_object
+
 SETTINGS, GENERATION = "tokenizer_config.json", "generation_config.json"
 
 
@@ -48,7 +50,7 @@ class Ends(NamedTuple):
             post_processor: of a `tokenizer.json`, which may add a token before a text.
             default_begin: stands before a text where the files do not say.
         """
-        settings, generation = _read(folder / SETTINGS), _read(folder / GENERATION)
+        settings, generation = read_object(folder / SETTINGS), read_object(folder / GENERATION)
         named = {name: _content(settings.get(f"{name}_token")) for name in ("bos", "eos")}
         end = named["eos"] or default_end
         end = end if end in pieces else default_end
@@ -80,10 +82,6 @@ class Ends(NamedTuple):
     def ids(self, ids: Mapping[str, int]) -> list[int]:
         """Ids of the tokens that end generation, the document's end first."""
         return [ids[token] for token in (self.end, *self.stops)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def _content(token: Any) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import ssl
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
+from lmworks.models.json_files import read_object
 from lmworks.models.transformer_arithmetic import copy_arithmetic
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def load_head(task: keras.Model, folder: Path) -> bool:
     described, weights = folder / "task.json", folder / "task.weights.h5"
     if not described.is_file() or not weights.is_file():
         return False
-    saved = json.loads(described.read_text(encoding="utf-8"))
+    saved = read_object(described, "model.preset")
     classes = saved.get("config", {}).get("num_classes")
     if saved.get("class_name") != type(task).__name__ or classes != getattr(task, "num_classes", None):
         return False

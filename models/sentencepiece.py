@@ -10,7 +10,6 @@ special are control symbols here, which the library never reads.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
+from lmworks.models.json_files import read_object
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
 from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind, detokenize
 from lmworks.models.vocabulary import tokens_by_id
@@ -99,7 +99,7 @@ class SentencePiece:
         own, ids = _own_ends(model), {one.piece: index for index, one in enumerate(model.pieces)}
         if path.name == "tokenizer.model":
             settings_path = folder / SETTINGS
-            settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
+            settings = read_object(settings_path)
             added = settings.get("added_tokens_decoder", {})
             _add(model, {int(index): one["content"] for index, one in added.items()}, settings_path)
             ids = {one.piece: index for index, one in enumerate(model.pieces)}
@@ -107,7 +107,7 @@ class SentencePiece:
             special = [one["content"] for one in added.values() if one["special"]]
             return cls(model.SerializeToString(), ends, special)
         special = [token for token in SENTENCEPIECE_SPECIAL if token in ids]
-        described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        described = read_object(folder / "tokenizer.json")
         return cls(proto, sentencepiece_ends(described["class_name"], own, ids), special)
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:

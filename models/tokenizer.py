@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lmworks.models.document_ends import Ends
+from lmworks.models.json_files import read_object
 from lmworks.models.preset import open_preset
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def open_pieces(folder: Path, kind: Kind) -> WordPiece | CausalPieces:
 def _is_byte_level(folder: Path) -> bool:
     """Whether a `tokenizer.json` says so; then a `tokenizer.model` beside it is of another kind (Llama 3's is tiktoken's)."""
     path = folder / "tokenizer.json"
-    described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    described = read_object(path)
     return (described.get("decoder") or {}).get("type") == "ByteLevel"
 
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from lmworks.configs.errors import UserError
+from lmworks.models.json_files import read_object
 from lmworks.models.tokenizer import Kind, encode_each
 from lmworks.models.vocabulary import from_lines, tokens_by_id, with_added
 
@@ -89,15 +90,14 @@ class WordPiece:
             UserError: there is no tokenizer, or it is not a WordPiece with BERT's rules.
         """
         path = folder / "tokenizer.json"
-        described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        described = read_object(path)
         if "class_name" in described:
             return cls._from_keras_hub(folder, described)
         if described:
             return cls._from_tokenizer_json(path, described)
         if not (folder / "vocab.txt").exists():
             raise UserError(f"{folder}: has neither tokenizer.json nor vocab.txt")
-        settings_path = folder / "tokenizer_config.json"
-        settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
+        settings = read_object(folder / "tokenizer_config.json")
         return cls(
             from_lines(folder / "vocab.txt"),
             settings.get("do_lower_case", True),

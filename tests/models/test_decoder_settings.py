@@ -104,7 +104,7 @@ def test_what_keras_hub_cannot_do_is_refused(tmp_path, described, words):
     [
         (b"{", "is not JSON in UTF-8"),
         (b"\xff", "is not JSON in UTF-8"),
-        (b"[1]", r"must be a JSON object, not \[1\]"),
+        (b"[1]", r"must be a JSON object, not a list"),
         (json.dumps({"model_type": ["llama"]}).encode(), r"model_type must be a text, not \['llama'\]"),
         (
             json.dumps({"model_type": "llama", **SIZES, "num_attention_heads": 0, "rope_scaling": "llama3"}).encode(),

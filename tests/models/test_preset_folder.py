@@ -6,6 +6,7 @@ import time
 import keras
 import pytest
 
+from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models import causal_lm, masked_lm, text_classification
 from lmworks.models.tokenizer import Tokenizer, open_causal_pieces
@@ -71,3 +72,6 @@ def test_training_begins_from_the_head_that_a_folder_of_the_same_task_holds(tmp_
     assert build(settings, str(tmp_path / "classes"), Tokenizer(pieces), 3).num_classes == 3
     assert build(settings, str(tmp_path / "masked"), Tokenizer(pieces), 2).num_classes == 2
     assert masked_lm.build(settings, str(tmp_path / "classes"), pieces, 16).masked_lm_head is not None
+    (tmp_path / "classes" / "task.json").write_text("{")
+    with pytest.raises(UserError, match=r"model\.preset: .*task\.json: is not JSON"):
+        build(settings, str(tmp_path / "classes"), Tokenizer(pieces), 2)

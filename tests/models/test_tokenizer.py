@@ -8,7 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmworks.models.tokenizer import Tokenizer, open_tokenizer
+from lmworks.configs.errors import UserError
+from lmworks.models.tokenizer import Tokenizer, open_causal_pieces, open_tokenizer
 from lmworks.models.wordpiece import WordPiece, train_wordpiece
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -97,3 +98,21 @@ def test_too_large_and_too_small_vocabularies_are_refused():
         train_wordpiece(["a b"], 1000)
     with pytest.raises(ValueError, match="characters alone need"):
         train_wordpiece(TEXTS, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("tokenizer.json", ()),
+        ("tokenizer_config.json", ("vocab.txt",)),
+        ("vocab.json", ("merges.txt",)),
+    ],
+)
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[1]"])
+def test_a_damaged_file_is_an_error_of_one_line(tmp_path, name, beside, content):
+    for other in beside:
+        (tmp_path / other).touch()
+    (tmp_path / name).write_bytes(content)
+    read = open_causal_pieces if name == "vocab.json" else open_tokenizer
+    with pytest.raises(UserError, match=f"{tmp_path / name}: (is not JSON in UTF-8|must be a JSON object, not a list)"):
+        read(tmp_path)
