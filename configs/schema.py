@@ -503,7 +503,7 @@ class Train(Section):
     """masked_lm: share of the tokens that are targets; of these 80 % are masked, 10 % replaced, 10 % left."""
     whole_word: Annotated[bool, MASKED] = False
     """masked_lm: draw whole words, not word pieces; every token is drawn with the same probability, however long its word is.
-    A word of more pieces than a sequence has targets (at least 16) is never drawn."""
+    A word of more pieces than a sequence has room for (the expected number of targets and 16 more) is never drawn."""
     attend_across_documents: Annotated[Literal["auto"] | bool, CAUSAL] = "auto"
     """causal_lm: whether a token sees the documents that stand before its own in a packed sequence. With `false` each document
     is computed as if it stood alone, at positions from 0 on, as the evaluation does. `auto`: `false` for conversations
