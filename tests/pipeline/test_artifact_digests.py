@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
 
@@ -11,6 +12,7 @@ from lmworks.tfx.artifacts import manifest_of
 from tests.conftest import lmworks
 
 
+@pytest.mark.slow  # trains tiny.yaml once more
 def test_another_root_takes_what_was_made_of_the_same_model(tiny, tmp_path):
     """A root that lacks the training only: its model is made again, and all that was made from it still fits."""
     root = tmp_path / "runs"
