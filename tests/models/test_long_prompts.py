@@ -69,6 +69,7 @@ def test_a_completer_reads_marks_and_says_what_it_cut(opened):
         ids.append(new)
 
 
+@pytest.mark.slow  # a SavedModel, in two processes
 def test_predict_says_it(opened, tmp_path, capsys):
     model, pieces = opened
     export.write(model, pieces, POSITIONS, tmp_path / "served", chat=True)

@@ -124,6 +124,7 @@ def test_a_gemma_opens_with_kerashub_alone(gemma):
     assert json.loads(done.stdout)["continuation"]
 
 
+@pytest.mark.slow  # a whole run
 def test_a_bert_computes_what_its_config_says_through_all_stages(tmp_path):
     """Trained fused, evaluated, served and written: always the ReLU and the epsilon of the folder that it began with."""
     table = rows(300)
