@@ -152,7 +152,7 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
 def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:
     """What to write instead of an unknown key: the same key of another section, the nearest of this one, or any of it."""
     *parents, key = map(str, location)
-    elsewhere = [path for path in _paths_of(schema) if path.rpartition(".")[2] == key]
+    elsewhere = [path for path in paths_of(schema) if path.rpartition(".")[2] == key]
     if elsewhere:
         return f"it is a key of another section: {' or '.join(elsewhere[:3])}"
     known = _known_keys(location[:-1], schema)
@@ -161,12 +161,12 @@ def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:
     return f"known here: {', '.join(known)}"
 
 
-def _paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:
+def paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:
     """Lists the paths of a schema's keys, sections first come first."""
     for name, field in schema.model_fields.items():
         yield ".".join((*parents, name))
         for section in _members(field.annotation, BaseModel):
-            yield from _paths_of(section, (*parents, name))
+            yield from paths_of(section, (*parents, name))
 
 
 def _in_tree(location: Iterable[str | int], tree: Any) -> list[str | int]:

@@ -1,9 +1,11 @@
-"""The command line: `lmworks run | compile | preview | runs | board | gc | predict | schema`."""
+"""The command line: `lmworks run | compile | preview | runs | board | gc | predict | schema | completion`."""
 
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -52,15 +54,15 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("help", "--help", "-h", "-help"):
         print(_help())
         return DONE if arguments else USAGE
+    if arguments[0] in ("version", "--version", "-version"):
+        print(_version())
+        return DONE
     command = _COMMANDS.get(arguments[0])
     if command is None:
         print(f"lmworks: unknown command {arguments[0]!r}; known: {', '.join(_COMMANDS)}", file=sys.stderr)
         return USAGE
-    define, act, about = command
-    values = flags.FlagValues()
-    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log.", flag_values=values)
-    flags.DEFINE_boolean("help", False, "This text.", short_name="h", flag_values=values)
-    define(values)
+    _, act, about = command
+    values = _flags_of(arguments[0])
     try:
         rest = values([arguments[0], *arguments[1:]])[1:]
         if values.help:
@@ -92,9 +94,26 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
+def _flags_of(command: str) -> flags.FlagValues:
+    """The flags of a command, with their defaults."""
+    values = flags.FlagValues()
+    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log.", flag_values=values)
+    flags.DEFINE_boolean("help", False, "This text.", short_name="h", flag_values=values)
+    _COMMANDS[command][0](values)
+    return values
+
+
+def _version() -> str:
+    """The program's version, and those of what it stands on."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    below = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", "keras-hub", "tensorflow"))
+    return f"lmworks {importlib.metadata.version('lmworks')} (Python {python}, {below})"
+
+
 def _help() -> str:
-    lines = [f"  {name:<8} {about}" for name, (_, _, about) in _COMMANDS.items()]
-    return "lmworks: raw text in, a served language model out.\n\n" + "\n".join(lines) + "\n\nlmworks COMMAND --help"
+    lines = [f"  {name:<11} {about}" for name, (_, _, about) in _COMMANDS.items()]
+    more = "lmworks COMMAND --help\nlmworks --version"
+    return "lmworks: raw text in, a served language model out.\n\n" + "\n".join(lines) + f"\n\n{more}"
 
 
 def _flags_help(values: flags.FlagValues) -> str:
@@ -249,15 +268,19 @@ def _define_runs(values: flags.FlagValues) -> None:
         "that of the run, and 1 where its process died.",
         flag_values=values,
     )
+    flags.DEFINE_boolean("json", False, "As JSON: a list of runs, or with NAME that run.", flag_values=values)
 
 
 def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    from lmworks.tfx import runs
+    from lmworks.tfx import run_views, runs
 
     remote = _remote(values, write=False)
     root = remote.mirror if remote else Path(values.root)
     if remote:
         remote.look_at_runs()
+    store = f"{remote.url}/store" if remote else ""
+    if values.follow and values.json:
+        raise ConfigError("--follow shows lines and no JSON: leave --json out")
     if rest:
         _no_more(rest[1:])
         folder = root / rest[0]
@@ -266,16 +289,20 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
             raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
         if values.follow:
             return _follow(folder, remote)
-        print(runs.show(folder, f"{remote.url}/store" if remote else ""))
+        if values.json:
+            print(json.dumps(run_views.as_json(folder, runs.read_record(folder), store), indent=2))
+        else:
+            print(run_views.show(folder, store))
         return DONE
     if values.follow:
         raise ConfigError("--follow needs a run's name: lmworks runs NAME --follow")
-    if not runs.folders(root):
+    records = runs.readable(root)
+    if values.json:
+        print(json.dumps([run_views.as_json(folder, record, store) for folder, record in records], indent=2))
+    elif lines := run_views.table(records, shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
+        print("\n".join(lines))
+    elif not runs.folders(root):
         print(f"{values.root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
-    for folder, record in runs.readable(root):
-        at = runs.now(folder, record)
-        told = " ".join(at) if at else record["stages"].get("evaluate", {}).get("summary", "")
-        print(f"{folder.name:<20} {record['status']:<8} {told}")
     return DONE
 
 
@@ -385,6 +412,32 @@ def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
     return DONE
 
 
+def _completion(values: flags.FlagValues, rest: Sequence[str]) -> int:
+    from lmworks.configs.load import paths_of
+    from lmworks.pipeline import completion
+
+    if len(rest) != 1 or rest[0] not in completion.SHELLS:
+        raise ConfigError(f"name a shell, {', '.join(completion.SHELLS)}: source <(lmworks completion bash)")
+    commands = {}
+    for name, (_, _, about) in _COMMANDS.items():
+        known = _flags_of(name)
+        commands[name] = completion.Command(
+            about.partition(":")[0],
+            [
+                completion.Flag(
+                    flag,
+                    str(known[flag].help),
+                    [str(value) for value in getattr(known[flag].parser, "enum_values", None) or ()],
+                    bool(known[flag].boolean),
+                )
+                for flag in sorted(known)
+                if flag == known[flag].name
+            ],
+        )
+    print(completion.script(rest[0], commands, list(paths_of(Config))), end="")
+    return DONE
+
+
 def _define_preview(values: flags.FlagValues) -> None:
     _define_root(values)
     _define_config(values)
@@ -418,11 +471,16 @@ _COMMANDS: dict[str, _Command] = {
         "for a cluster: lmworks compile --config=FILE --target=kubeflow --output=FILE.yaml",
     ),
     "preview": (_define_preview, _preview, "what the model will see: lmworks preview --config=configs/tiny.yaml"),
-    "runs": (_define_runs, _runs, "list runs, or one run's stages: lmworks runs [NAME] [--follow]"),
+    "runs": (_define_runs, _runs, "list runs, or one run's stages: lmworks runs [NAME] [--follow] [--json]"),
     "board": (_define_board, _board, "TensorBoard over live and finished runs: lmworks board --root=runs"),
     "gc": (_define_gc, _gc, "remove from the store what no run links, after asking: lmworks gc --root=runs"),
     "predict": (_define_predict, _predict, "labels for texts: lmworks predict --servable=DIR --text='…'"),
     "schema": (lambda values: None, _schema, "JSON schema of a config, for editors"),
+    "completion": (
+        lambda values: None,
+        _completion,
+        "completion for a shell: source <(lmworks completion bash); also zsh, fish",
+    ),
 }
 
 

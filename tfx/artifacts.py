@@ -221,11 +221,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all, and durably."""
+def write_json(path: Path, value: Any, sort_keys: bool = True) -> None:
+    """Writes JSON whole or not at all, and durably.
+
+    Args:
+        path: The file.
+        value: What to write; it holds no NaN.
+        sort_keys: Whether equal values are equal files; otherwise keys keep their order.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
+        json.dump(value, file, indent=1, sort_keys=sort_keys, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

@@ -18,7 +18,7 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
-from lmworks.tfx.artifacts import MANIFEST, execution_of, manifest_of, settle, write_json
+from lmworks.tfx.artifacts import MANIFEST, SETTLED, execution_of, manifest_of, settle
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import INDEX, Metadata
 from lmworks.tfx.remote import RemoteRoot
@@ -26,6 +26,8 @@ from lmworks.tfx.screen import Screen
 
 _NO_ROOM = 1 << 16
 """Bytes; a disk with less is full."""
+_FIRST, _UNFINISHED = "first time", "an earlier run did not finish it"
+"""Reasons for work."""
 _STOP_SECONDS = 30
 """That spot machines give between SIGTERM and the end."""
 
@@ -106,6 +108,7 @@ class LocalRunner:
         results: dict[str, Result] = {}
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
         status, error = "failed", ""
+        self.record |= {"began": time.time()}
         try:
             for node in nodes:
                 self._write(results, "running", running={"stage": node.name, "since": time.time()})
@@ -118,14 +121,16 @@ class LocalRunner:
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
             status = "done"
         except BaseException as failure:
-            stopped = isinstance(failure, KeyboardInterrupt)
-            error = (str(failure) or "interrupted") if stopped else launch.explain(failure)
+            if isinstance(failure, KeyboardInterrupt):
+                status, error = "stopped", str(failure) or "interrupted"
+            else:
+                error = launch.explain(failure)
             raise
         finally:
             self._end_early()
             # Where the disk is full, or the store is away, this fails too, and must not hide why the run failed.
-            with contextlib.suppress(OSError, UserError) if status == "failed" else contextlib.nullcontext():
-                self._write(results, status, **({"error": error} if error else {}))
+            with contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError, UserError):
+                self._write(results, status, ended=time.time(), **({"error": error} if error else {}))
             metadata.close()
             os.close(presence)
         return list(results.values())
@@ -150,6 +155,8 @@ class LocalRunner:
                 found = self._adopt(node.name, key, metadata)
                 why = "finished by a run that was killed" if found else why
             if found is None:
+                if self._was_begun(node, digests, external):
+                    why = _UNFINISHED if why == _FIRST else f"{why}; {_UNFINISHED}"
                 self.screen.begin(node.name, why)
                 folders = {name: path for name, (path, _) in inputs.items()}
                 found = self._make_alone(node, key, folders, digests, external, lock)
@@ -232,8 +239,14 @@ class LocalRunner:
                 why = why or gone
         if not why:
             before = next((record for _, record in metadata.executions(node.component.entry)), None)
-            why = _difference(before, now) if before else "first time"
+            why = _difference(before, now) if before else _FIRST
         return None, why
+
+    def _was_begun(self, node: Node, digests: dict[str, str], external: dict[str, str]) -> bool:
+        """Whether the state that the stage goes on from was left by an execution that did not finish."""
+        state_key = fingerprint.resume_key(node.component.entry, node.config, digests, external)
+        state = self.root / "state" / node.name / state_key
+        return state.is_dir() and not (state / SETTLED).exists()
 
     def _why_not(self, node: Node, folder: Path, record: dict[str, Any]) -> str:
         """Why an execution cannot be reused, though it has the right key; empty where it can."""
@@ -447,7 +460,7 @@ class LocalRunner:
         if kept := {stage: execution for stage, execution in self._kept.items() if stage not in results and execution}:
             told |= {"kept": kept}
         told |= {"run": self.run, "status": status, "process": runs.this_process(), "stages": stages}
-        write_json(self.folder / runs.RECORD, {**self.record, **told})
+        runs.write_record(self.folder, {**self.record, **told})
         if self._remote:
             self._remote.tell(self.folder)
 

@@ -193,7 +193,7 @@ class RemoteRoot:
             folder = self.mirror / record["run"]
             if not locks.held(folder / runs.LOCK):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / runs.RECORD, record)
+                runs.write_record(folder, record)
 
     def records(self, strict: bool = False) -> list[dict[str, Any]]:
         """Of all runs, as the store has them.

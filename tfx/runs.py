@@ -20,15 +20,16 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import locks, progress
-from lmworks.tfx.artifacts import has_fields, parse_json
-from lmworks.tfx.screen import Screen
+from lmworks.tfx.artifacts import has_fields, parse_json, write_json
+from lmworks.tfx.screen import MARKS, Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
+_YEAR_9999 = 253_370_764_800
 _POLL_SECONDS, _POLL_FAR_SECONDS = 0.5, 5.0
 
 
 def folders(root: Path) -> list[Path]:
-    """The runs' folders, by the time of their last news."""
+    """The runs' folders, by the time of their last news, the newest last."""
     return [path.parent for path in sorted(root.glob(f"*/{RECORD}"), key=_changed)]
 
 
@@ -41,14 +42,14 @@ def _changed(path: Path) -> float:
 
 
 def readable(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The runs' folders and records, by the time of their last news; one that cannot be read is named and left out."""
+    """The runs' folders and records, by the time of their start; one that cannot be read is named and left out."""
     found = []
     for folder in folders(root):
         try:
             found.append((folder, read_record(folder)))
         except UserError as error:
             print(f"{error}; the run is left out", file=sys.stderr)
-    return found
+    return sorted(found, key=lambda run: run[1].get("began") or _changed(run[0] / RECORD))
 
 
 def parse_record(content: bytes) -> dict[str, Any] | None:
@@ -58,12 +59,18 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
     if not has_fields(record, {"run": str, "status": str, "stages": dict}):
         return None
     whole = (
-        all(has_fields(told, stage) for told in record["stages"].values())
+        all(has_fields(told, stage) and told["status"] in MARKS for told in record["stages"].values())
         and has_fields(record.get("process", {}), {})
         and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
         and has_fields(record.get("kept", {}), {})
+        and all(_is_time(record.get(name, 0.0)) for name in ("began", "ended"))
     )
     return record if whole else None
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a JSON value is seconds since the epoch that a calendar has a date for."""
+    return isinstance(value, float | int) and 0 <= value < _YEAR_9999
 
 
 def this_process() -> dict[str, Any]:
@@ -94,6 +101,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes a run's record, whole or not at all, its stages in the order of their work."""
+    write_json(folder / RECORD, record, sort_keys=False)
+
+
 def write_progress(folder: Path, stage: str, event: dict[str, Any]) -> None:
     """Puts a progress event where other processes find it, whole or not at all."""
     facts = {name: _finite(value) for name, value in event["facts"].items()}
@@ -111,14 +123,27 @@ def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
     if not running or record["status"] != "running":
         return None
     told = f"{max(0.0, time.time() - running['since']):.0f} s"
+    if event := _latest_progress(folder, running["stage"]):
+        told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
+    return running["stage"], told
+
+
+def progress_of(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    """The stage that a running run is at, with its progress if it has reported any; None where no stage runs."""
+    running = record.get("running")
+    if not running or record["status"] != "running":
+        return None
+    return running | (_latest_progress(folder, running["stage"]) or {})
+
+
+def _latest_progress(folder: Path, stage: str) -> dict[str, Any] | None:
+    """The progress that a stage reported last."""
     try:
         event = parse_json((folder / PROGRESS).read_bytes())
     except OSError:  # none yet, or none any more
-        event = None
+        return None
     fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
-    if has_fields(event, fields) and event["stage"] == running["stage"]:
-        told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
-    return running["stage"], told
+    return event if has_fields(event, fields) and event["stage"] == stage else None
 
 
 def end(folder: Path, record: dict[str, Any]) -> str:
@@ -128,29 +153,6 @@ def end(folder: Path, record: dict[str, Any]) -> str:
         at = f" at {record['running']['stage']}" if record.get("running") else ""
         return f"{folder}: its process {process['pid']} died{at}; the same command goes on from there"
     return str(record.get("error") or "")
-
-
-def show(folder: Path, store: str = "") -> str:
-    """One run for a person: its stages, where it is, and the paths of its results.
-
-    Args:
-        folder: the run's.
-        store: URL of the store that its results are in, where that is not on this machine.
-    """
-    record = read_record(folder)
-    lines = [f"{folder.name}: {record['status']}"]
-    for stage, told in record["stages"].items():
-        lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
-        paths = sorted((folder / stage).glob("[!.]*"))
-        lines += [f"    {path}" for path in paths if path.name != LIVE and not store]
-        if store and told["execution"]:
-            lines.append(f"    {store}/{told['execution']}/")
-    if at := now(folder, record):
-        lines.append(f"  {at[0]:<11} running {at[1]}")
-    lines += [f"    {path}  (not finished)" for path in sorted(folder.glob(f"*/{LIVE}"))]
-    if why := end(folder, record):
-        lines.append(f"  {why}")
-    return "\n".join(lines)
 
 
 def follow(folder: Path, screen: Screen, refresh: Callable[[], None] | None = None) -> dict[str, Any]:

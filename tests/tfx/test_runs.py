@@ -1,5 +1,6 @@
 """A run as other processes see it: while it runs, when it failed, and when it was killed."""
 
+import datetime
 import json
 import os
 import re
@@ -10,7 +11,8 @@ import time
 
 import pytest
 
-from lmworks.tfx import locks, runs
+from lmworks.pipeline.main import main
+from lmworks.tfx import locks, run_views, runs
 from lmworks.tfx.local import StageError
 from tests.conftest import REPOSITORY, lmworks
 from tests.tfx import stages
@@ -40,7 +42,9 @@ def test_live_work_is_seen_while_it_runs_and_gone_afterwards(tmp_path, start):
     shown = lmworks("runs", f"--root={tmp_path}", "one").stdout
     assert re.search("learn       running \\d+ s  1/2 steps", shown)
     assert f"{live}  (not finished)" in shown
-    assert re.search("one +running +learn \\d+ s  1/2 steps", lmworks("runs", f"--root={tmp_path}").stdout)
+    assert re.search(
+        "one +running +[-0-9]+ [:0-9]+ +\\d+ s +learn \\d+ s  1/2 steps", lmworks("runs", f"--root={tmp_path}").stdout
+    )
     (tmp_path / "release").touch()
     assert process.wait(120) == 0
     assert runs.read_record(folder)["status"] == "done"
@@ -65,14 +69,25 @@ def test_follow_tells_stages_as_they_end_and_ends_with_the_run(tmp_path, start):
     assert errors == ""
 
 
-def test_follow_leaves_quietly(tmp_path, start):
-    start()
+def test_follow_leaves_quietly_and_a_stopped_run_is_called_so(tmp_path, start, capsys):
+    process = start()
     follower = follow(tmp_path)
     follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
     _, errors = follower.communicate(timeout=120)
     assert (follower.returncode, errors) == (130, "")
     assert runs.read_record(tmp_path / "one")["status"] == "running"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) != 0
+    record = runs.read_record(tmp_path / "one")
+    assert record["status"] == "stopped"
+    assert record["began"] < record["ended"] < time.time()
+    assert "one: stopped" in run_views.show(tmp_path / "one")
+    assert "stopped" in run_views.table(runs.readable(tmp_path))[1]
+    (tmp_path / "release").touch()
+    stages.run(tmp_path, "one", "yes", tmp_path / "release")
+    assert "learn       made" in (lines := capsys.readouterr().err)
+    assert "[an earlier run did not finish it]" in lines
 
 
 def test_a_killed_run_is_said_to_be_dead_and_its_curve_stays(tmp_path, start):
@@ -92,7 +107,8 @@ def test_a_killed_run_is_said_to_be_dead_and_its_curve_stays(tmp_path, start):
 
 
 def listed_status(root):
-    line = lmworks("runs", f"--root={root}").stdout
+    header, line = lmworks("runs", f"--root={root}").stdout.splitlines()
+    assert header.split() == ["RUN", "STATUS", "STARTED", "TOOK", "RESULT"]
     return line.split()[1]
 
 
@@ -107,6 +123,34 @@ def test_a_failed_run_says_why_and_its_curve_stays_until_it_starts_again(tmp_pat
     assert runs.read_record(tmp_path / "one").get("running") is None
     stages.run(tmp_path, "one", "good")
     assert not live.is_symlink()
+
+
+def test_a_run_is_shown_in_the_order_of_its_stages_in_the_words_of_the_screen(tmp_path, capsys):
+    stages.run(tmp_path, "one", "no")
+    stages.run(tmp_path, "two", "no")
+    folder = tmp_path / "two"
+    marks = [line.split()[:2] for line in run_views.show(folder).splitlines() if re.match(r"  \w", line)]
+    assert marks == [["write", "hit"], ["learn", "hit"], ["tell", "skip"]]
+    assert main(["runs", f"--root={tmp_path}", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["run"], second["run"]) == ("one", "two")
+    assert first["changed"] == {"write": "first time", "learn": "first time"}
+    assert second["changed"] == {}
+    assert [stage["status"] for stage in second["stages"]] == ["hit", "hit", "skip"]
+    assert second["stages"][1]["outputs"] == [str(folder / "learn" / "logs")]
+    assert second["seconds"] >= 0
+    assert abs(datetime.datetime.fromisoformat(second["started"]).timestamp() - time.time()) < 60
+    assert main(["runs", f"--root={tmp_path}", "two", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == second
+    assert main(["runs", f"--root={tmp_path}", "two", "--json", "--follow"]) == 2
+
+
+def test_a_list_is_cut_to_the_width_of_a_terminal(tmp_path):
+    stages.run(tmp_path, "one", "yes")
+    record = runs.read_record(tmp_path / "one") | {"status": "failed", "error": "a long story " * 20}
+    runs.write_record(tmp_path / "one", record)
+    assert max(map(len, run_views.table(runs.readable(tmp_path), 80))) == 80
+    assert run_views.table(runs.readable(tmp_path))[1].endswith("story")
 
 
 def test_follow_of_a_run_that_said_no_is_exit_code_3(tmp_path):
