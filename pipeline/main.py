@@ -16,6 +16,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
 from lmworks.configs.paths import expand
 from lmworks.configs.schema import Config, check_name
+from lmworks.configs.shown import shown
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -71,25 +72,28 @@ def main(arguments: Sequence[str]) -> int:
                 values[name].value = expand(values[name].value, f"--{name}")
         return act(values, rest)
     except (flags.Error, ConfigError) as error:
-        print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        _complain(arguments[0], error)
         return USAGE
     except UserError as error:
-        print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        _complain(arguments[0], error)
         if values.verbosity > 0:
             raise
         return FAILED
     except (OSError, sqlite3.Error) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
-        told = "the disk is full; free some space and run the same command again" if full else str(error)
-        print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
+        _complain(arguments[0], "the disk is full; free some space and run the same command again" if full else error)
         if values.verbosity > 0:
             raise
         return FAILED
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted"
         told += "" if "the same command" in told or "the run" in told else "; the same command goes on from here"
-        print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
+        _complain(arguments[0], told)
         return INTERRUPTED
+
+
+def _complain(command: str, error: object) -> None:
+    print(f"lmworks {command}: {shown(error, lines=True)}", file=sys.stderr)
 
 
 def _help() -> str:
@@ -205,13 +209,13 @@ def _run_on_cluster(values: flags.FlagValues, config: Config, name: str) -> int:
     from lmworks.pipeline import submit
 
     if values.cron is not None:
-        print(submit.schedule(values.runner, config, name, values.cron, values.until))
+        print(shown(submit.schedule(values.runner, config, name, values.cron, values.until)))
         return DONE
     try:
         run, stages = submit.submit(values.runner, config, name, values.until)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; whether the run was submitted is seen on the cluster") from None
-    print(run.link, flush=True)
+    print(shown(run.link), flush=True)
     if values.detach:
         return DONE
     return DONE if submit.watch(run, stages, values.verbosity > 0) else NOT_BLESSED
@@ -275,7 +279,7 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     for folder, record in runs.readable(root):
         at = runs.now(folder, record)
         told = " ".join(at) if at else record["stages"].get("evaluate", {}).get("summary", "")
-        print(f"{folder.name:<20} {record['status']:<8} {told}")
+        print(f"{shown(folder.name):<20} {shown(record['status']):<8} {shown(told)}")
     return DONE
 
 
@@ -290,7 +294,7 @@ def _follow(folder: Path, remote: RemoteRoot | None) -> int:
         screen.clear()
         return INTERRUPTED
     if record["status"] != "done":
-        print(runs.end(folder, record), file=sys.stderr)
+        print(shown(runs.end(folder, record), lines=True), file=sys.stderr)
         return FAILED
     return NOT_BLESSED if any(told["status"] == "skipped" for told in record["stages"].values()) else DONE
 
@@ -372,8 +376,9 @@ def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.pipeline.export.predict import Wish, answer
 
     sampling = (values.tokens, values.temperature, values.top_k, values.top_p, values.seed, tuple(values.stop))
-    for piece in answer(Path(values.servable), values.text, values.text_b, Wish(*sampling), sys.stdout.isatty()):
-        print(piece, end="", flush=True)
+    terminal = sys.stdout.isatty()
+    for piece in answer(Path(values.servable), values.text, values.text_b, Wish(*sampling), terminal):
+        print(shown(piece, sys.maxsize, lines=True) if terminal else piece, end="", flush=True)
     return DONE
 
 

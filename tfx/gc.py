@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmworks.configs.load import ConfigError
+from lmworks.configs.shown import shown
 from lmworks.tfx import locks, runs
 from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of
 from lmworks.tfx.metadata import Metadata
@@ -155,8 +156,8 @@ def describe(items: list[Item]) -> str:
     lines = []
     for (kind, stage), count in sorted(Counter((item.kind, item.stage) for item in items).items()):
         group = [item for item in items if (item.kind, item.stage) == (kind, stage)]
-        lines.append(f"{stage:<11} {_MEANING[kind]}: {count}, {_shown(sum(item.size for item in group))}")
-        lines += [f"            {item.path}" for item in group[:_LISTED]]
+        lines.append(f"{shown(stage):<11} {_MEANING[kind]}: {count}, {_shown(sum(item.size for item in group))}")
+        lines += [f"            {shown(item.path)}" for item in group[:_LISTED]]
         if count > _LISTED:
             lines.append(f"            and {count - _LISTED} more")
     return "\n".join([*lines, f"{len(items)} in all, {_shown(sum(item.size for item in items))}"])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import LIMIT, shown
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
 from lmworks.tfx.artifacts import MANIFEST, execution_of, manifest_of, settle, write_json
 from lmworks.tfx.component import Node, check
@@ -378,7 +379,9 @@ class LocalRunner:
                 (self.folder / runs.PROGRESS).unlink(missing_ok=True)
         if code:
             if self.verbose:
-                sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
+                sys.stderr.write(
+                    shown(log.read_text(encoding="utf-8", errors="replace")[-LIMIT:], 2 * LIMIT, lines=True)
+                )
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
             if not said and shutil.disk_usage(self.root).free < _NO_ROOM:  # libraries in C may crash for want of it
                 said = f"{launch.full_disk(str(self.root))} ({how})"

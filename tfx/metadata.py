@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lmworks.configs.shown import shown
 from lmworks.tfx.artifacts import execution_of, manifest_of
 from lmworks.tfx.file_digests import FileDigests
 
@@ -112,7 +113,9 @@ class Metadata:
             except (ValueError, TypeError):  # a page of the index may be damaged without a trace in its structure
                 record = None
             if record is None:
-                print(f"{INDEX}: what it holds of {name} is damaged; this execution is left out", file=sys.stderr)
+                print(
+                    f"{INDEX}: what it holds of {shown(name)} is damaged; this execution is left out", file=sys.stderr
+                )
                 continue
             yield self.store / name, record
 
@@ -150,7 +153,7 @@ class Metadata:
 def _set_aside(path: Path, why: str) -> None:
     """Moves a damaged index out of the way, in place of one that was moved there before."""
     kept = path.with_name(f"{path.name}.damaged")
-    print(f"{path}: is damaged ({why}); it is kept as {kept.name} and made anew from the store", file=sys.stderr)
+    print(f"{path}: is damaged ({shown(why)}); it is kept as {kept.name} and made anew from the store", file=sys.stderr)
     for journal in ("-wal", "-shm"):
         path.with_name(path.name + journal).unlink(missing_ok=True)
     path.replace(kept)

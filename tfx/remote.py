@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx import locks, runs
 from lmworks.tfx.artifacts import (
     MANIFEST,
@@ -217,7 +218,7 @@ class RemoteRoot:
             told = f"{self.url}/{name}/{runs.RECORD}: is no record of a run"
             if strict and not runs.is_foreign(content):
                 raise UserError(f"{told}; run it again, or remove it")
-            print(f"{told}; it is left out: run it again, or remove it", file=sys.stderr)
+            print(f"{shown(told)}; it is left out: run it again, or remove it", file=sys.stderr)
         return found
 
     def record(self, run: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx import locks, progress
 from lmworks.tfx.artifacts import has_fields, parse_json
 from lmworks.tfx.screen import Screen
@@ -47,7 +48,7 @@ def readable(root: Path) -> list[tuple[Path, dict[str, Any]]]:
         try:
             found.append((folder, read_record(folder)))
         except UserError as error:
-            print(f"{error}; the run is left out", file=sys.stderr)
+            print(f"{shown(error)}; the run is left out", file=sys.stderr)
     return found
 
 
@@ -138,18 +139,21 @@ def show(folder: Path, store: str = "") -> str:
         store: URL of the store that its results are in, where that is not on this machine.
     """
     record = read_record(folder)
-    lines = [f"{folder.name}: {record['status']}"]
+    lines = [f"{shown(folder.name)}: {shown(record['status'])}"]
     for stage, told in record["stages"].items():
-        lines.append(f"  {stage:<11} {told['status']:<7} {told['seconds']:8.1f} s  {told['summary']}  [{told['why']}]")
+        lines.append(
+            f"  {shown(stage):<11} {shown(told['status']):<7} {told['seconds']:8.1f} s  {shown(told['summary'])}  "
+            f"[{shown(told['why'])}]"
+        )
         paths = sorted((folder / stage).glob("[!.]*"))
-        lines += [f"    {path}" for path in paths if path.name != LIVE and not store]
+        lines += [f"    {shown(path)}" for path in paths if path.name != LIVE and not store]
         if store and told["execution"]:
-            lines.append(f"    {store}/{told['execution']}/")
+            lines.append(f"    {store}/{shown(told['execution'])}/")
     if at := now(folder, record):
-        lines.append(f"  {at[0]:<11} running {at[1]}")
-    lines += [f"    {path}  (not finished)" for path in sorted(folder.glob(f"*/{LIVE}"))]
+        lines.append(f"  {shown(at[0]):<11} running {shown(at[1])}")
+    lines += [f"    {shown(path)}  (not finished)" for path in sorted(folder.glob(f"*/{LIVE}"))]
     if why := end(folder, record):
-        lines.append(f"  {why}")
+        lines.append(f"  {shown(why, lines=True)}")
     return "\n".join(lines)
 
 
@@ -164,14 +168,14 @@ def follow(folder: Path, screen: Screen, refresh: Callable[[], None] | None = No
     Returns:
         The record: `done`, `failed` or `died`.
     """
-    shown: set[str] = set()
+    ended: set[str] = set()
     while True:
         if refresh:
             refresh()
         record = read_record(folder)
         for stage, told in record["stages"].items():
-            if stage not in shown:
-                shown.add(stage)
+            if stage not in ended:
+                ended.add(stage)
                 screen.result(stage, told["status"], told["seconds"], told["summary"], told["why"])
         if record["status"] != "running":
             screen.clear()

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
+from lmworks.configs.shown import shown
 from lmworks.tfx import progress
 
 
@@ -26,7 +27,7 @@ class Screen:
 
     def begin(self, stage: str, why: str) -> None:
         """A stage starts."""
-        self._transient(f"{stage:<11} … {why}")
+        self._transient(f"{stage:<11} … {shown(why)}")
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """A stage has come further."""
@@ -34,7 +35,7 @@ class Screen:
 
     def say(self, stage: str, told: str) -> None:
         """Where a stage is, in words."""
-        line = f"{stage:<11} … {told}"
+        line = f"{shown(stage):<11} … {shown(told)}"
         if self._live:
             self._transient(line)
         elif time.monotonic() - self._last > self._seconds:
@@ -46,7 +47,7 @@ class Screen:
         self.clear()
         mark = {"made": "made", "cached": "hit", "skipped": "skip"}[status]
         print(
-            f"{stage:<11} {mark:<4} {seconds:7.1f} s  {summary + '  ' if summary else ''}[{why}]",
+            f"{shown(stage):<11} {mark:<4} {seconds:7.1f} s  {shown(summary) + '  ' if summary else ''}[{shown(why)}]",
             file=self._stream,
             flush=True,
         )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
+from lmworks.configs.shown import shown
 from lmworks.tfx.artifacts import MANIFEST, file_sha256, points_outside
 from lmworks.tfx.screen import Screen
 
@@ -304,7 +305,9 @@ class Store:
                 if lasting or not left:
                     raise UserError(f"{where}: {_said(error)}{_fix(error)}") from None
                 seconds = pause * random.uniform(0.5, 1.0)
-                print(f"{where}: {_said(error)}; once more in {seconds:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{shown(where)}: {shown(_said(error))}; once more in {seconds:.0f} s", file=sys.stderr, flush=True
+                )
             time.sleep(seconds)
             pause *= 2
         raise AssertionError
