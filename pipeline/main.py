@@ -265,8 +265,8 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     if rest:
         _no_more(rest[1:])
         folder = root / rest[0]
-        if not (folder / runs.RECORD).exists():
-            known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
+        if folder not in (folders := runs.folders(root)):
+            known = ", ".join(sorted(known.name for known in folders)) or "none"
             raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
         if values.follow:
             return _follow(folder, remote)
@@ -317,7 +317,10 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
         root = remote.mirror
         remote.look_at_runs()
         for run, _ in readable(root):
-            remote.fetch_kind(run, Logs.__name__)
+            try:
+                remote.fetch_kind(run, Logs.__name__)
+            except UserError as error:  # of one run
+                print(f"{shown(error)}; what is not here is not shown", file=sys.stderr)
     serve(root, values.host, values.port)
     return DONE
 

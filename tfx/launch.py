@@ -33,7 +33,18 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.configs.shown import shown
 from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
-from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, clear, manifest_of, publish, read, settle, write_json
+from lmworks.tfx.artifacts import (
+    HTML,
+    Artifact,
+    Logs,
+    clear,
+    is_settled,
+    manifest_of,
+    publish,
+    read,
+    settle,
+    write_json,
+)
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
 from lmworks.tfx.file_digests import FileDigests
@@ -123,7 +134,7 @@ def execute(
             state = Path(context["state"])
         else:
             state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
-        settled = (state / SETTLED).exists()
+        settled = is_settled(state)
         if settled and (unknown := [name for name, digest in external.items() if is_unknown(digest)]):
             print(
                 f"{component.name}: starts anew: whether {', '.join(unknown)} changed since the finished run cannot be found out",

@@ -9,6 +9,9 @@ from typing import Any, TextIO
 from lmworks.configs.shown import shown
 from lmworks.tfx import progress
 
+MARKS = {"made": "made", "cached": "hit", "skipped": "skip"}
+"""What a person reads for the status of a stage."""
+
 
 class Screen:
     """Lines of text; progress overwrites itself on a terminal and comes every ten seconds elsewhere.
@@ -45,9 +48,8 @@ class Screen:
     def result(self, stage: str, status: str, seconds: float, summary: str, why: str) -> None:
         """A stage is done."""
         self.clear()
-        mark = {"made": "made", "cached": "hit", "skipped": "skip"}[status]
         print(
-            f"{shown(stage):<11} {mark:<4} {seconds:7.1f} s  {shown(summary) + '  ' if summary else ''}[{shown(why)}]",
+            f"{shown(stage):<11} {MARKS[status]:<4} {seconds:7.1f} s  {shown(summary) + '  ' if summary else ''}[{shown(why)}]",
             file=self._stream,
             flush=True,
         )

@@ -39,6 +39,10 @@ _FOR_GOOD = (
 """Names of errors, from libraries that need not be installed, after which trying again changes nothing."""
 
 
+class Refused(UserError):
+    """The store keeps something from these credentials."""
+
+
 class File(NamedTuple):
     """One file here and there."""
 
@@ -179,10 +183,13 @@ class Store:
                 return list(self.system.find(folder, detail=True).values())
             return list(self.system.ls(folder, detail=True))
 
-        try:
-            return self._patiently(name, call)
-        except FileNotFoundError:
-            return []
+        for _ in range(_TRIES):
+            try:
+                return self._patiently(name, call)
+            except FileNotFoundError:  # the folder, or in a file system something that was in it a moment ago
+                if not self._patiently(name, functools.partial(self.system.exists, folder)):
+                    return []
+        raise UserError(f"{self.url}/{name}: changes whenever it is listed; run the same command again")
 
     def remove_folder(self, name: str) -> None:
         """Removes all below a folder, the records that make it count first."""
@@ -303,7 +310,8 @@ class Store:
                     or str(error).startswith("Forbidden")
                 )
                 if lasting or not left:
-                    raise UserError(f"{where}: {_said(error)}{_fix(error)}") from None
+                    kind = Refused if isinstance(error, PermissionError) else UserError
+                    raise kind(f"{where}: {_said(error)}{_fix(error)}") from None
                 seconds = pause * random.uniform(0.5, 1.0)
                 print(
                     f"{shown(where)}: {shown(_said(error))}; once more in {seconds:.0f} s", file=sys.stderr, flush=True
