@@ -18,6 +18,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
 from lmworks.configs.paths import expand
 from lmworks.configs.schema import Config, check_name
+from lmworks.configs.shown import shown
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -73,24 +74,23 @@ def main(arguments: Sequence[str]) -> int:
                 values[name].value = expand(values[name].value, f"--{name}")
         return act(values, rest)
     except (flags.Error, ConfigError) as error:
-        print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        _complain(arguments[0], error)
         return USAGE
     except UserError as error:
-        print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
+        _complain(arguments[0], error)
         if values.verbosity > 0:
             raise
         return FAILED
     except (OSError, sqlite3.Error) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
-        told = "the disk is full; free some space and run the same command again" if full else str(error)
-        print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
+        _complain(arguments[0], "the disk is full; free some space and run the same command again" if full else error)
         if values.verbosity > 0:
             raise
         return FAILED
     except KeyboardInterrupt as interrupt:
         told = str(interrupt) or "interrupted"
         told += "" if "the same command" in told or "the run" in told else "; the same command goes on from here"
-        print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
+        _complain(arguments[0], told)
         return INTERRUPTED
 
 
@@ -108,6 +108,10 @@ def _version() -> str:
     python = ".".join(map(str, sys.version_info[:3]))
     below = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("keras", "keras-hub", "tensorflow"))
     return f"lmworks {importlib.metadata.version('lmworks')} (Python {python}, {below})"
+
+
+def _complain(command: str, error: object) -> None:
+    print(f"lmworks {command}: {shown(error, lines=True)}", file=sys.stderr)
 
 
 def _help() -> str:
@@ -224,13 +228,13 @@ def _run_on_cluster(values: flags.FlagValues, config: Config, name: str) -> int:
     from lmworks.pipeline import submit
 
     if values.cron is not None:
-        print(submit.schedule(values.runner, config, name, values.cron, values.until))
+        print(shown(submit.schedule(values.runner, config, name, values.cron, values.until)))
         return DONE
     try:
         run, stages = submit.submit(values.runner, config, name, values.until)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; whether the run was submitted is seen on the cluster") from None
-    print(run.link, flush=True)
+    print(shown(run.link), flush=True)
     if values.detach:
         return DONE
     return DONE if submit.watch(run, stages, values.verbosity > 0) else NOT_BLESSED
@@ -284,8 +288,8 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     if rest:
         _no_more(rest[1:])
         folder = root / rest[0]
-        if not (folder / runs.RECORD).exists():
-            known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
+        if folder not in (folders := runs.folders(root)):
+            known = ", ".join(sorted(known.name for known in folders)) or "none"
             raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
         if values.follow:
             return _follow(folder, remote)
@@ -317,7 +321,7 @@ def _follow(folder: Path, remote: RemoteRoot | None) -> int:
         screen.clear()
         return INTERRUPTED
     if record["status"] != "done":
-        print(runs.end(folder, record), file=sys.stderr)
+        print(shown(runs.end(folder, record), lines=True), file=sys.stderr)
         return FAILED
     return NOT_BLESSED if any(told["status"] == "skipped" for told in record["stages"].values()) else DONE
 
@@ -340,7 +344,10 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
         root = remote.mirror
         remote.look_at_runs()
         for run, _ in readable(root):
-            remote.fetch_kind(run, Logs.__name__)
+            try:
+                remote.fetch_kind(run, Logs.__name__)
+            except UserError as error:  # of one run
+                print(f"{shown(error)}; what is not here is not shown", file=sys.stderr)
     serve(root, values.host, values.port)
     return DONE
 
@@ -399,8 +406,9 @@ def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.pipeline.export.predict import Wish, answer
 
     sampling = (values.tokens, values.temperature, values.top_k, values.top_p, values.seed, tuple(values.stop))
-    for piece in answer(Path(values.servable), values.text, values.text_b, Wish(*sampling), sys.stdout.isatty()):
-        print(piece, end="", flush=True)
+    terminal = sys.stdout.isatty()
+    for piece in answer(Path(values.servable), values.text, values.text_b, Wish(*sampling), terminal):
+        print(shown(piece, sys.maxsize, lines=True) if terminal else piece, end="", flush=True)
     return DONE
 
 

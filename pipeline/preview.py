@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from lmworks.configs.schema import Config
+from lmworks.configs.shown import shown
 from lmworks.models.backend import use_backend
 from lmworks.tfx.artifacts import Sequences
 
@@ -32,11 +34,11 @@ def preview(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:
 
 def _token(piece: str, style: str) -> Text:
     visible = piece.replace("\n", "⏎\n").replace("\t", "→\t")
-    return Text(visible, style=style)
+    return Text(shown(visible, sys.maxsize, lines=True), style=style)
 
 
 def _heading(text: str) -> Text:
-    return Text(f"── {text} ", style="bold")
+    return Text(f"── {shown(text)} ", style="bold")
 
 
 def _classified(config: Config, sequences: Sequences, rows: int) -> Iterator[Text]:

@@ -5,10 +5,13 @@ A folder without `artifact.json` is not an artifact, whatever else it holds. A r
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
@@ -21,6 +24,10 @@ HTML = "system.HTML"
 """What Kubeflow and Vertex AI call a page."""
 SETTLED = "settled"
 """Name of a file in a state folder, which holds the id of the published execution that used it last."""
+_DEEPEST = 100
+"""Levels of JSON; the manifests and records that we write have a tenth of them."""
+_LONGEST_BITS = 1000
+"""Of an integer in JSON; a longer one has no floating-point number."""
 
 T = TypeVar("T", bound="Artifact")
 
@@ -63,7 +70,7 @@ class Artifact:
     def reopen(self) -> None:
         """Of an output: from now on what is in `state` belongs to this execution, which is not published yet."""
         self.settled = False
-        (self.state.parent / SETTLED).unlink(missing_ok=True)
+        _discard(self.state.parent / SETTLED)
 
     def other_states(self) -> list[Path]:
         """Of an output: lists the states of the same output under other keys, to be looked at and left as they are."""
@@ -174,7 +181,7 @@ def read(kind: type[T], path: Path) -> T:
 def manifest_of(path: Path) -> dict[str, Any] | None:
     """The manifest of a whole artifact, or None where there is none."""
     try:
-        manifest = parse_manifest((path / MANIFEST).read_bytes())
+        manifest = parse_manifest(read_file(path / MANIFEST))
         whole = manifest and all((path / entry["path"]).stat().st_size == entry["size"] for entry in manifest["files"])
     except (OSError, ValueError):
         return None
@@ -196,18 +203,67 @@ def execution_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     record = manifest["execution"]
     fields: dict[str, Any] = {"id": str, "component": str, "key": str, "finished": float | int, "outputs": list}
     fields |= dict.fromkeys(("config", "inputs", "external", "code", "versions"), dict)
-    if not has_fields(record, fields):
+    if not has_fields(record, fields) or "value" not in record:
         return None
     whole = all(has_fields(source, {"artifact": str, "digest": str}) for source in record["inputs"].values())
-    return record if whole else None
+    return record if whole and all(isinstance(output, str) for output in record["outputs"]) else None
+
+
+def whole_execution(manifests: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The record of an execution.
+
+    Args:
+        manifests: of its outputs, by their names; None for one that is not whole.
+
+    Returns:
+        None where an output is missing or not whole, or two of them say different things of what made them.
+    """
+    records = [execution_of(manifest) if manifest else None for manifest in manifests.values()]
+    record = records[0] if records else None
+    if record is None or set(record["outputs"]) != set(manifests):
+        return None
+    return record if all(other == record for other in records) else None
 
 
 def parse_json(content: bytes | str) -> Any:
-    """What JSON says; None where it is none."""
+    """What JSON says; None where it is none, or what we never write: very deep, or with numbers that are none or endless."""
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError):
         return None
+    level = [value]
+    for _ in range(_DEEPEST):
+        if not level:
+            return value
+        if not all(map(_is_number, (part for part in level if isinstance(part, float | int)))):
+            return None
+        level = [
+            child
+            for part in level
+            if isinstance(part, dict | list)
+            for child in (part.values() if isinstance(part, dict) else part)
+        ]
+    return None
+
+
+def _is_number(value: float) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else value.bit_length() <= _LONGEST_BITS
+
+
+def read_file(path: Path) -> bytes:
+    """Reads a file that may be anything: what is no regular file is refused, for a named pipe would be waited for.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
 
 
 def has_fields(value: Any, fields: Mapping[str, Any]) -> bool:
@@ -228,13 +284,21 @@ def write_json(path: Path, value: Any, sort_keys: bool = True) -> None:
         path: The file.
         value: What to write; it holds no NaN.
         sort_keys: Whether equal values are equal files; otherwise keys keep their order.
+
+    Raises:
+        OSError: it cannot be written.
+        UserError: a folder stands in its place.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, sort_keys=sort_keys, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        draft.replace(path)
+    except IsADirectoryError:
+        draft.unlink()
+        raise UserError(f"{path}: is a folder, and a file has to stand there; remove it") from None
 
 
 def _digest(files: list[dict[str, Any]], properties: Mapping[str, Any]) -> str:
@@ -272,7 +336,8 @@ def settle(state: Path, execution: str) -> None:
         state: the folder.
         execution: its id.
     """
-    if any(path.is_dir() for path in state.iterdir()):
+    if any(path.is_dir() for path in state.iterdir() if path.name != SETTLED):
+        _discard(state / SETTLED)  # it may be a link to another place
         (state / SETTLED).write_text(execution, encoding="utf-8")
     else:
         shutil.rmtree(state, ignore_errors=True)
@@ -281,10 +346,21 @@ def settle(state: Path, execution: str) -> None:
 def clear(state: Path) -> None:
     """Empties a state folder that an execution was published from, which it says until all else is gone."""
     for path in sorted(state.iterdir(), key=lambda path: path.name == SETTLED):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        _discard(path)
+
+
+def is_settled(state: Path) -> bool:
+    """Whether a state folder was left by an execution that was published."""
+    marker = state / SETTLED
+    return marker.is_file() and not marker.is_symlink()
+
+
+def _discard(path: Path) -> None:
+    """Removes whatever stands at a path, if anything does; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

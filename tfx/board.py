@@ -102,7 +102,9 @@ def find(root: Path) -> dict[str, Events]:
     """The events of every run that has some, by the run's name; with the stage's where a run has several."""
     found = {}
     for run in runs.folders(root):
-        stages = {stage.name: events for stage in sorted(run.iterdir()) if (events := _events_of(stage))}
+        stages: dict[str, Events] = {}
+        with contextlib.suppress(OSError):  # removed while it was looked at, or not ours to read
+            stages = {stage.name: events for stage in sorted(run.iterdir()) if (events := _events_of(stage))}
         for stage, events in stages.items():
             found[run.name if len(stages) == 1 else f"{run.name}-{stage}"] = events
     return found

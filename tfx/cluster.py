@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
+from lmworks.configs.shown import shown
 from lmworks.tfx.screen import Screen
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def calling(call: Callable[[], T], passing: Sequence[int | None] = (TOO_MANY,), 
             if fault.code not in passing or not left:
                 raise
             seconds = min(max(fault.wait_seconds or 0.0, wait * random.uniform(0.5, 1.0)), _LONGEST_WAIT_SECONDS)
-            print(f"{fault}; once more in {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{shown(fault)}; once more in {seconds:.0f} s", file=sys.stderr, flush=True)
         time.sleep(seconds)
         wait *= 2
     raise AssertionError
@@ -208,7 +209,7 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
     Raises:
         UserError: the run failed or was cancelled, with the reason.
     """
-    shown: set[str] = set()
+    ended: set[str] = set()
     logs = {stage: _Log(run, stage) for stage in stages}
     while True:
         try:
@@ -217,34 +218,34 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
             raise UserError(f"{fault}; the run goes on: {run.link}") from None
         for name in stages:
             stage = status.stages.get(name, Stage("waiting"))
-            if name in shown or stage.state == "waiting":
-                if stage.told and name not in shown:
+            if name in ended or stage.state == "waiting":
+                if stage.told and name not in ended:
                     screen.say(name, f"waits: {stage.told}")
                 continue
             lines = logs[name].news() if verbose or stage.state in ("running", "made") else []
             if verbose:
                 screen.clear()
                 for line in lines:
-                    print(f"{name:<11} | {line}", file=sys.stderr, flush=True)
+                    print(f"{name:<11} | {shown(line)}", file=sys.stderr, flush=True)
             if stage.state == "running":
                 screen.say(name, f"{stage.seconds:.0f} s  {stage.told or logs[name].last}")
             elif stage.state in ("made", "cached", "skipped"):
-                shown.add(name)
+                ended.add(name)
                 screen.result(name, stage.state, stage.seconds, stage.told or logs[name].summary, "on the cluster")
         if status.state != "running":
             break
         time.sleep(POLL_SECONDS)
     screen.clear()
     if status.state == "done":
-        if any(name not in shown for name in stages if name not in gated):
+        if any(name not in ended for name in stages if name not in gated):
             print(
                 f"the run is done, and of some stages the cluster says nothing: {run.link}", file=sys.stderr, flush=True
             )
-        elif left := [name for name in stages if name not in shown]:
+        elif left := [name for name in stages if name not in ended]:
             for name in left:
                 screen.result(name, "skipped", 0.0, "", "the gate said no")
             return False
-        return all(status.stages[name].state != "skipped" for name in shown)
+        return all(status.stages[name].state != "skipped" for name in ended)
     raise UserError(_why(status, run, logs, verbose))
 
 
@@ -257,7 +258,7 @@ def _why(status: Status, run: Run, logs: dict[str, _Log], verbose: bool) -> str:
     logs[failed].news()
     if not verbose:
         for line in logs[failed].lines[-_TAIL:]:
-            print(f"{failed:<11} | {line}", file=sys.stderr, flush=True)
+            print(f"{failed:<11} | {shown(line)}", file=sys.stderr, flush=True)
     told = [" ".join(status.stages[failed].told.split())[:500], _explained(logs[failed].last)]
     return f"{failed}: {'; '.join(filter(None, told)) or status.error or 'failed without a word'}: {run.link}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,9 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmworks.configs.load import ConfigError
+from lmworks.configs.errors import ConfigError, UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of
+from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of, read_file
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.remote import RemoteRoot
 
@@ -57,6 +59,7 @@ def run(root: Path, state: bool, yes: bool) -> None:
 
     Raises:
         ConfigError: it is no root of runs, it is laid out by links, or there is nobody to ask.
+        UserError: what a folder links cannot be found out, or something could not be removed.
     """
     # Another's folder that happens to hold a store is not for us to clear.
     if not (root / "metadata.lock").exists():
@@ -71,10 +74,13 @@ def run(root: Path, state: bool, yes: bool) -> None:
         return
     if not _agreed(found, yes):
         return
-    removed = collect(root, found, state)
+    removed, failed = collect(root, found, state)
     print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
-    if stay := len(set(found) - set(removed)):
+    if stay := sum(os.path.lexists(item.path) for item in set(found) - set(removed)) - len(failed):
         print(f"{stay} came into use meanwhile and stay")
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if failed[1:] else ""
+        raise UserError(f"{failed[0]}{more}; see whose it is, and run gc again")
 
 
 def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
@@ -102,7 +108,13 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
 
 
 def _find_remote(remote: RemoteRoot, state: bool) -> list[Item]:
-    records = remote.records(strict=True)
+    whole, damaged = remote.records()
+    if damaged:
+        raise UserError(
+            f"{damaged[0]}{f' (and {len(damaged) - 1} more)' if damaged[1:] else ''}; what it holds on to is not known, so "
+            "nothing was removed: run it again, or remove it"
+        )
+    records = list(whole.values())
     wanted = {told["execution"] for record in records for told in record["stages"].values()}
     wanted |= {execution for record in records for execution in record.get("kept", {}).values()}
     working = {
@@ -146,8 +158,18 @@ def find(root: Path, state: bool = False) -> list[Item]:
     for stage, path in _children(root / "store"):
         items.append(Item("draft" if path.name.startswith(".") else "execution", stage, path, _size(path)))
     items += [Item("state", stage, path, _size(path)) for stage, path in _children(root / "state")]
-    items = [item for item in items if not _wanted(root, item, wanted, state) and not locks.held(_lock_of(root, item))]
-    return [*items, *_dangling(root)]
+    return [*(item for item in items if _may_go(root, item, wanted, state)), *_dangling(root)]
+
+
+def _may_go(root: Path, item: Item, wanted: set[Path], state: bool) -> bool:
+    """Whether nothing holds on to an item; not where that cannot be found out."""
+    try:
+        return not _wanted(root, item, wanted, state) and not locks.held(_lock_of(root, item))
+    except FileNotFoundError:  # a run or another gc has removed it meanwhile
+        return False
+    except OSError as error:
+        print(f"{shown(error.filename or item.path)}: cannot be read ({error.strerror}); it stays", file=sys.stderr)
+        return False
 
 
 def describe(items: list[Item]) -> str:
@@ -155,30 +177,48 @@ def describe(items: list[Item]) -> str:
     lines = []
     for (kind, stage), count in sorted(Counter((item.kind, item.stage) for item in items).items()):
         group = [item for item in items if (item.kind, item.stage) == (kind, stage)]
-        lines.append(f"{stage:<11} {_MEANING[kind]}: {count}, {_shown(sum(item.size for item in group))}")
-        lines += [f"            {item.path}" for item in group[:_LISTED]]
+        lines.append(f"{shown(stage):<11} {_MEANING[kind]}: {count}, {_shown(sum(item.size for item in group))}")
+        lines += [f"            {shown(item.path)}" for item in group[:_LISTED]]
         if count > _LISTED:
             lines.append(f"            and {count - _LISTED} more")
     return "\n".join([*lines, f"{len(items)} in all, {_shown(sum(item.size for item in items))}"])
 
 
-def collect(root: Path, items: list[Item], state: bool = False) -> list[Item]:
-    """Removes the items that still may go.
+def collect(root: Path, items: list[Item], state: bool = False) -> tuple[list[Item], list[str]]:
+    """Removes the items that still may go, when no other `gc` does so.
 
     An execution goes the way it came, backwards: it is renamed to a draft, leaves the index and is then deleted. A crash leaves
     a draft, which nobody takes for an execution and which the next run or `gc` clears; state likewise under a hidden name.
 
     Returns:
-        Those that were removed, and the links that then pointed at nothing.
+        Those that were removed, and the links that then pointed at nothing; and why others could not be removed.
     """
-    removed = []
-    with contextlib.closing(Metadata(root)) as metadata:
+    removed, failed = [], []
+    with _alone(root), contextlib.closing(Metadata(root)) as metadata:
         for item in itertools.chain(items, _dangling(root)):  # asked for when the items are gone
-            with _held(root, item) as mine:
-                if mine and _remove(root, item, state, metadata):
-                    removed.append(item)
-    _remove_locks(root)
-    return removed
+            try:
+                with _held(root, item) as mine:
+                    if mine and _remove(root, item, state, metadata):
+                        removed.append(item)
+            except OSError as error:
+                failed.append(f"{item.path}: cannot be removed ({error.strerror or error})")
+        _remove_locks(root)
+    return removed, failed
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Waits until no other `gc` removes anything under the root: two would each leave what the other has just looked at."""
+    path = root / "gc.lock"
+    handle = locks.acquire(path, wait=False)
+    if handle is None:
+        print("another gc is at work; waiting for it", file=sys.stderr, flush=True)
+        handle = locks.acquire(path)
+    assert handle is not None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _remove(root: Path, item: Item, state: bool, metadata: Metadata) -> bool:
@@ -206,11 +246,23 @@ def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
     """Whether a run holds on to the item; `state` gives away unfinished work, and what a finished execution left to go on from."""
     if item.kind == "execution":
         return _wants(targets, item.path)
-    if item.kind == "state" and (marker := item.path / SETTLED).is_file():
-        return not state and _wants(targets, root / "store" / marker.read_text(encoding="utf-8", errors="replace"))
+    if item.kind == "state" and SETTLED in os.listdir(item.path):
+        return not state and _settled_is_wanted(root, item, targets)
     return (
         not state and _wants(targets, root / "state" / item.stage / _key(item)) and item.path.name != f".{_key(item)}"
     )
+
+
+def _settled_is_wanted(root: Path, item: Item, targets: set[Path]) -> bool:
+    """Whether a run holds on to the execution that left a state; also where the state does not say which."""
+    try:
+        content = read_file(item.path / SETTLED).decode("utf-8", "replace")
+    except OSError:
+        return True
+    stage, _, execution = content.partition("/")
+    if stage != item.stage or not re.fullmatch(r"[\w-]+", execution):
+        return True
+    return _wants(targets, root / "store" / stage / execution)
 
 
 @contextlib.contextmanager
@@ -247,29 +299,54 @@ def _key(item: Item) -> str:
 def _remove_locks(root: Path) -> None:
     """Removes the lock files that nobody holds. Whoever opened one just before finds it gone and makes another."""
     for path in (root / "state").glob("*/*.lock"):
-        if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size:
-            continue
-        handle = locks.acquire(path, wait=False)
-        if handle is not None:
-            path.unlink()
-            os.close(handle)
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+            if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size:
+                continue
+            handle = locks.acquire(path, wait=False)
+            if handle is not None:
+                path.unlink()
+                os.close(handle)
 
 
 def _children(folder: Path) -> list[tuple[str, Path]]:
     """Real folders two levels down, with the name of the one above."""
-    stages = [path for path in folder.iterdir() if _is_folder(path)] if folder.is_dir() else []
-    return [(stage.name, path) for stage in sorted(stages) for path in sorted(stage.iterdir()) if _is_folder(path)]
+    return [(stage.name, path) for stage in _folders_in(folder) for path in _folders_in(stage)]
 
 
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+def _folders_in(folder: Path) -> list[Path]:
+    """Real folders in a folder; none where it is gone or cannot be read, and what is in it then stays."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        print(f"{shown(folder)}: cannot be read ({error.strerror}); what is in it stays", file=sys.stderr)
+        return []
 
 
 def _links(root: Path) -> list[Path]:
-    """Every symbolic link under the root, outside of store and state."""
+    """Every symbolic link under the root, outside of store and state.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     found = []
-    for folder, folders, files in os.walk(root):
-        found += [Path(folder, name) for name in (*folders, *files) if Path(folder, name).is_symlink()]
+
+    def refuse(error: OSError) -> None:
+        path = Path(error.filename)
+        # A disk that is mounted as the root brings a folder of its own, in which no run is.
+        if not isinstance(error, FileNotFoundError) and path != root / "lost+found":
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}), and what it links is not known, so nothing is removed: make it "
+                f"readable, or move it out of {root}"
+            )
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            try:
+                found += [path] if path.is_symlink() else []
+            except OSError as error:
+                refuse(error)
         if Path(folder) == root:
             folders[:] = [name for name in folders if name not in ("store", "state")]
     return sorted(found)
@@ -301,8 +378,13 @@ def _dangles(root: Path, link: Path) -> bool:
 
 
 def _size(folder: Path) -> int:
-    sizes = (os.lstat(os.path.join(where, name)).st_size for where, _, names in os.walk(folder) for name in names)
-    return sum(sizes)
+    """Bytes of the files in a folder that are there and can be looked at."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size
+    return total
 
 
 def _shown(size: float) -> str:

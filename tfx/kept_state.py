@@ -10,16 +10,15 @@ they are there; here, only if they have that content. What lies in a hidden fold
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.artifacts import file_sha256, write_json
+from lmworks.tfx.artifacts import file_sha256, parse_json, read_file, write_json
 from lmworks.tfx.transfer import File, Store, is_record, records_first
 
 PROGRESS, FILES = "progress", "files"
@@ -112,7 +111,7 @@ class KeptState:
 
     def _read(self, name: str) -> bytes:
         try:
-            return (self._state / name).read_bytes()
+            return read_file(self._state / name)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -188,10 +187,12 @@ class KeptState:
     def _noted_sizes(self) -> dict[str, list[int]]:
         """The records that this machine has sent, and the sizes that they had."""
         try:
-            found: dict[str, list[int]] = json.loads(self._noted.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            noted = parse_json(read_file(self._noted))
+        except OSError:
             return {}
-        return found
+        if not isinstance(noted, dict):
+            return {}
+        return {name: sizes for name, sizes in noted.items() if _are_sizes(sizes)}
 
     def _note(self, sizes: dict[str, int]) -> None:
         noted = self._noted_sizes()
@@ -202,12 +203,16 @@ class KeptState:
         write_json(self._noted, noted)
 
 
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(size, int) for size in value)
+
+
 def _records(names: Iterable[str], read: Callable[[str], bytes]) -> list[_Record]:
     """Reads the records that speak of progress, the furthest first."""
     found = []
     for name in filter(is_record, names):
         with contextlib.suppress(ValueError, AttributeError, TypeError, FileNotFoundError):  # torn, or gone meanwhile
-            content = json.loads(read(name))
+            content = parse_json(read(name))
             progress, beside = content.get(PROGRESS), PurePosixPath(name).parent.parent
             if isinstance(progress, int | float):
                 files = {str(beside / file): digest for file, digest in dict(content.get(FILES, {})).items()}

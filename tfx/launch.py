@@ -31,8 +31,20 @@ from pydantic import BaseModel
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
+from lmworks.configs.shown import shown
 from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
-from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, clear, manifest_of, publish, read, settle, write_json
+from lmworks.tfx.artifacts import (
+    HTML,
+    Artifact,
+    Logs,
+    clear,
+    is_settled,
+    manifest_of,
+    publish,
+    read,
+    settle,
+    write_json,
+)
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
 from lmworks.tfx.file_digests import FileDigests
@@ -122,7 +134,7 @@ def execute(
             state = Path(context["state"])
         else:
             state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
-        settled = (state / SETTLED).exists()
+        settled = is_settled(state)
         if settled and (unknown := [name for name, digest in external.items() if is_unknown(digest)]):
             print(
                 f"{component.name}: starts anew: whether {', '.join(unknown)} changed since the finished run cannot be found out",
@@ -217,10 +229,10 @@ def _hold(lock: Path, stack: contextlib.ExitStack) -> None:
 def _answer(component: Component, outputs: dict[str, Artifact], value: Any, asked: dict[str, Any]) -> None:
     """Writes what KFP reads back: pages, `executor_output.json` with what is shown, and the value into a file of its own."""
     asked_of = {name: entry["artifacts"][0] for name, entry in asked.get("artifacts", {}).items()}
-    shown = {name: output.properties for name, output in outputs.items()}
+    properties = {name: output.properties for name, output in outputs.items()}
     for name, view in component.views.items():
         if name in asked_of:  # the local runner asks for none
-            shown[name] = outputs[view.output].shown.get(view.name, {})
+            properties[name] = outputs[view.output].shown.get(view.name, {})
             if view.schema_title == HTML:
                 target = local_path(asked_of[name]["uri"])
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +249,7 @@ def _answer(component: Component, outputs: dict[str, Artifact], value: Any, aske
                     {key: asked_of[name].get(key, "") for key in ("name", "uri")} | {"metadata": _metadata(told)}
                 ]
             }
-            for name, told in shown.items()
+            for name, told in properties.items()
         }
         path = local_path(asked["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,11 +287,11 @@ def _check_secrets() -> None:
 def explain(error: BaseException) -> str:
     """One line for the user."""
     if isinstance(error, UserError):
-        return str(error)
+        return shown(error, lines=True)
     if (full := _full_disk(error)) is not None:
         return full_disk(full)
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first[:300]}"
+    return f"{type(error).__name__}: {shown(first, 300)}"
 
 
 def full_disk(path: str = "") -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import LIMIT, shown
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
-from lmworks.tfx.artifacts import MANIFEST, SETTLED, execution_of, manifest_of, settle
+from lmworks.tfx.artifacts import MANIFEST, SETTLED, manifest_of, settle, whole_execution
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import INDEX, Metadata
 from lmworks.tfx.remote import RemoteRoot
@@ -100,7 +101,7 @@ class LocalRunner:
         # Shared, for two may run under one name; who asks whether this run lives asks for it alone.
         presence = locks.acquire(self.folder / runs.LOCK, shared=True)
         assert presence is not None
-        (self.folder / runs.PROGRESS).unlink(missing_ok=True)
+        self._forget_progress()
         if self._remote:
             before = self._remote.record(self.run)
             self._kept = {stage: told["execution"] for stage, told in before["stages"].items()} if before else {}
@@ -221,8 +222,10 @@ class LocalRunner:
         if self._remote:
             self._remote.look(node.name)
         why = ""
-        for folder, record in metadata.executions(node.component.entry, key):
-            if not (folder.is_dir() and metadata.record(folder)):
+        for folder, _ in metadata.executions(node.component.entry, key):
+            # What its manifests say counts, not what the index has of them.
+            record = metadata.record(folder) if folder.is_dir() else None
+            if record is None or record["key"] != key:
                 why = why or ("its result is damaged" if folder.is_dir() else "its result was deleted")
                 metadata.forget(folder)
                 continue
@@ -266,9 +269,8 @@ class LocalRunner:
     def _adopt(self, stage: str, key: str, metadata: Metadata) -> Path | None:
         """Takes over what a killed run had finished but not renamed, and clears what it had not finished."""
         for draft in sorted((self.root / "store" / stage).glob(f".{key}.*")):
-            manifests = [manifest_of(path) for path in draft.iterdir() if path.is_dir()]
-            record = next((execution_of(manifest) for manifest in manifests if manifest), None)
-            if record and len(record["outputs"]) == len(manifests) and all(manifests):
+            record = whole_execution({path.name: manifest_of(path) for path in draft.iterdir() if path.is_dir()})
+            if record:
                 fresh = not fingerprint.changed_code(record["code"]) and not fingerprint.changed_versions(
                     record["versions"]
                 )
@@ -388,10 +390,12 @@ class LocalRunner:
             finally:
                 child.end()
                 self.screen.clear()
-                (self.folder / runs.PROGRESS).unlink(missing_ok=True)
+                self._forget_progress()
         if code:
             if self.verbose:
-                sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
+                sys.stderr.write(
+                    shown(log.read_text(encoding="utf-8", errors="replace")[-LIMIT:], 2 * LIMIT, lines=True)
+                )
             how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
             if not said and shutil.disk_usage(self.root).free < _NO_ROOM:  # libraries in C may crash for want of it
                 said = f"{launch.full_disk(str(self.root))} ({how})"
@@ -416,6 +420,10 @@ class LocalRunner:
         if time.monotonic() - self._told >= 1.0:
             self._told = time.monotonic()
             runs.write_progress(self.folder, stage, event)
+
+    def _forget_progress(self) -> None:
+        with contextlib.suppress(OSError):  # nothing that a run should end for
+            (self.folder / runs.PROGRESS).unlink()
 
     def _link(self, node: Node, execution: Path) -> None:
         """Points `<run>/<stage>/<output>` at the store, in one step each."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmworks.tfx.artifacts import execution_of, manifest_of
+from lmworks.configs.shown import shown
+from lmworks.tfx.artifacts import execution_of, manifest_of, parse_json, whole_execution
 from lmworks.tfx.file_digests import FileDigests
 
 INDEX = "metadata.sqlite"
@@ -76,30 +77,42 @@ class Metadata:
         """Reads the whole store into the index."""
         if self.store.is_dir():
             for stage in self.store.iterdir():
-                for execution in stage.iterdir() if stage.is_dir() else ():
+                try:
+                    executions = list(stage.iterdir()) if stage.is_dir() else []
+                except OSError as error:
+                    print(f"{shown(stage)}: cannot be read ({error.strerror}); it is left out", file=sys.stderr)
+                    continue
+                for execution in executions:
                     if not execution.name.startswith("."):
                         self.record(execution)
 
-    def record(self, folder: Path) -> bool:
-        """Indexes a published execution, `<store>/<stage>/<execution>`; False where it is not whole."""
-        manifests = {path.name: manifest_of(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-        record = next((execution_of(manifest) for manifest in manifests.values() if manifest), None)
-        if record is None or set(record["outputs"]) != set(manifests) or not all(manifests.values()):
-            return False
+    def record(self, folder: Path) -> dict[str, Any] | None:
+        """Indexes a published execution, `<store>/<stage>/<execution>`, and returns its record; None where it is not whole."""
+        try:
+            manifests = {path.name: manifest_of(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+        except OSError:  # no folder, gone meanwhile, or not ours to read
+            return None
+        record = whole_execution(manifests)
+        if record is None:
+            return None
         name = f"{folder.parent.name}/{folder.name}"
-        row = (name, record["component"], record["key"], record["finished"], json.dumps(record))
+        row = (name, record["component"], record["key"], float(record["finished"]), json.dumps(record))
         self._database.execute("BEGIN IMMEDIATE")
-        self._database.execute("INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, ?)", row)
-        for output, manifest in manifests.items():
-            assert manifest is not None
-            artifact = (f"{name}/{output}", name, output, manifest["type"], manifest["digest"])
-            self._database.execute("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?)", artifact)
-        for argument, source in record["inputs"].items():
-            self._database.execute(
-                "INSERT OR REPLACE INTO inputs VALUES (?, ?, ?)", (name, argument, source["artifact"])
-            )
+        try:
+            self._database.execute("INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, ?)", row)
+            for output, manifest in manifests.items():
+                assert manifest is not None
+                artifact = (f"{name}/{output}", name, output, manifest["type"], manifest["digest"])
+                self._database.execute("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?)", artifact)
+            for argument, source in record["inputs"].items():
+                self._database.execute(
+                    "INSERT OR REPLACE INTO inputs VALUES (?, ?, ?)", (name, argument, source["artifact"])
+                )
+        except UnicodeEncodeError:  # a damaged text, which no index can hold
+            self._database.execute("ROLLBACK")
+            return None
         self._database.execute("COMMIT")
-        return True
+        return record
 
     def executions(self, component: str, key: str | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Executions of a component, newest first, with this key where it is given: folder and record."""
@@ -107,18 +120,20 @@ class Metadata:
             "SELECT id, record FROM executions WHERE component = ? AND (? IS NULL OR key = ?) ORDER BY finished DESC"
         )
         for name, text in self._database.execute(query, (component, key, key)).fetchall():
-            try:
-                record = execution_of({"execution": json.loads(text)})
-            except (ValueError, TypeError):  # a page of the index may be damaged without a trace in its structure
-                record = None
+            # A page of the index may be damaged without a trace in its structure.
+            record = execution_of({"execution": parse_json(text)}) if isinstance(text, str | bytes) else None
             if record is None:
-                print(f"{INDEX}: what it holds of {name} is damaged; this execution is left out", file=sys.stderr)
+                print(
+                    f"{INDEX}: what it holds of {shown(name)} is damaged; this execution is left out", file=sys.stderr
+                )
                 continue
             yield self.store / name, record
 
     def forget(self, folder: Path) -> None:
         """Takes an execution out of the index; what is left of it in the store stays until it is cleared by `gc`."""
         name = f"{folder.parent.name}/{folder.name}"
+        if not name.isprintable():  # such as one that is no UTF-8, which was never in it and cannot be asked for
+            return
         for table, column in (("inputs", "execution"), ("artifacts", "execution"), ("executions", "id")):
             self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
 
@@ -150,7 +165,7 @@ class Metadata:
 def _set_aside(path: Path, why: str) -> None:
     """Moves a damaged index out of the way, in place of one that was moved there before."""
     kept = path.with_name(f"{path.name}.damaged")
-    print(f"{path}: is damaged ({why}); it is kept as {kept.name} and made anew from the store", file=sys.stderr)
+    print(f"{path}: is damaged ({shown(why)}); it is kept as {kept.name} and made anew from the store", file=sys.stderr)
     for journal in ("-wal", "-shm"):
         path.with_name(path.name + journal).unlink(missing_ok=True)
     path.replace(kept)

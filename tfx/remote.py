@@ -25,18 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx import locks, runs
 from lmworks.tfx.artifacts import (
     MANIFEST,
-    execution_of,
     manifest_of,
     parse_manifest,
     points_outside,
+    read_file,
+    whole_execution,
     write_json,
 )
 from lmworks.tfx.kept_state import KeptState
 from lmworks.tfx.screen import Screen
-from lmworks.tfx.transfer import File, Store
+from lmworks.tfx.transfer import File, Refused, Store
 
 ENVIRONMENT = "LMWORKS_MIRRORS"
 """Variable with the folder of the mirrors, in place of `~/.cache/lmworks/roots`."""
@@ -81,7 +83,11 @@ class RemoteRoot:
 
     def _learn(self, stage: str, name: str) -> None:
         for output in self.store.listing(f"store/{stage}/{name}"):
-            content = self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")
+            try:
+                content = self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")
+            except Refused as error:
+                print(f"{shown(error)}; this execution is left out", file=sys.stderr)
+                return
             if content and (manifest := parse_manifest(content)):
                 self._check([entry["path"] for entry in manifest["files"]], f"store/{stage}/{name}/{output}/{MANIFEST}")
                 known = self._known / stage / name / output
@@ -186,43 +192,53 @@ class RemoteRoot:
 
     def look_at_runs(self) -> None:
         """Learns the records of all runs; one that works here knows better."""
-        for record in self.records():
-            self._check(
-                [str(told["execution"]) for told in record["stages"].values()], f"{record['run']}/{runs.RECORD}"
-            )
-            folder = self.mirror / record["run"]
-            if not locks.held(folder / runs.LOCK):
-                folder.mkdir(parents=True, exist_ok=True)
-                runs.write_record(folder, record)
+        records, damaged = self.records()
+        for reason in damaged:
+            print(f"{shown(reason)}; it is left out: run it again, or remove it", file=sys.stderr)
+        for name, record in records.items():
+            self._check([str(told["execution"]) for told in record["stages"].values()], f"{name}/{runs.RECORD}")
+            folder = self.mirror / name
+            try:
+                if not locks.held(folder / runs.LOCK):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    runs.write_record(folder, record)
+            except (FileExistsError, NotADirectoryError, UserError):
+                print(f"{shown(folder)}: is in the way of the run of that name, which is left out", file=sys.stderr)
 
-    def records(self, strict: bool = False) -> list[dict[str, Any]]:
-        """Of all runs, as the store has them.
+    def records(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Reads the records of all runs, as the store has them.
 
-        Args:
-            strict: refuse one that cannot be read, as what it holds on to is not known.
+        Returns:
+            Those that are whole, by the names of the runs' folders; and of each other one what is wrong with it.
 
         Raises:
-            UserError: with `strict`.
+            UserError: the store does not answer.
         """
-        names = [name for name in self.store.listing("") if name not in ("store", "state") and not name.startswith(".")]
-        found = []
-        for name in names:
-            content = self.store.read(f"{name}/{runs.RECORD}")
-            if content is None:
+        whole, damaged = {}, []
+        for name in self.store.listing(""):
+            if name in ("store", "state") or name.startswith("."):
                 continue
-            record = runs.parse_record(content)
-            if record is not None and record["run"] == name:
-                found.append(record)
+            try:
+                content = self.store.read(f"{name}/{runs.RECORD}")
+            except Refused as error:
+                damaged.append(str(error))
                 continue
-            told = f"{self.url}/{name}/{runs.RECORD}: is no record of a run"
-            if strict and not runs.is_foreign(content):
-                raise UserError(f"{told}; run it again, or remove it")
-            print(f"{told}; it is left out: run it again, or remove it", file=sys.stderr)
-        return found
+            if content is not None and (record := runs.parse_record(content)):
+                whole[name] = record
+            elif content is not None:
+                damaged.append(f"{self.url}/{name}/{runs.RECORD}: is no record of a run")
+        return whole, damaged
 
     def record(self, run: str) -> dict[str, Any]:
-        """Of one run; empty where there is none that can be read."""
-        return runs.parse_record(self.store.read(f"{run}/{runs.RECORD}") or b"") or {}
+        """Reads the record of a run; empty where there is none, or none that can be read."""
+        content = self.store.read(f"{run}/{runs.RECORD}")
+        record = runs.parse_record(content) if content is not None else {}
+        if record is None:
+            print(
+                f"{self.url}/{run}/{runs.RECORD}: is no record of a run; the results that it held on to are not known",
+                file=sys.stderr,
+            )
+        return record or {}
 
     def folders(self, place: str) -> list[tuple[str, int]]:
         """Executions in `store` or states in `state`, whole or not: `<stage>/<name>` and bytes."""
@@ -270,7 +286,7 @@ class RemoteRoot:
 
     def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:
         try:
-            return parse_manifest((self._known / stage / name / output / MANIFEST).read_bytes())
+            return parse_manifest(read_file(self._known / stage / name / output / MANIFEST))
         except OSError:
             return None
 
@@ -278,5 +294,4 @@ class RemoteRoot:
         """The record of an execution that the store has whole."""
         folder = self._known / stage / name
         found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("*")}
-        record = next((execution_of(manifest) for manifest in found.values() if manifest), None)
-        return record if record and set(record["outputs"]) == {name for name in found if found[name]} else None
+        return whole_execution({name: manifest for name, manifest in found.items() if manifest})

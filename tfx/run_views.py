@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lmworks.configs.shown import shown
 from lmworks.tfx import runs
 from lmworks.tfx.screen import MARKS
 
@@ -25,7 +26,12 @@ def table(records: Iterable[tuple[Path, dict[str, Any]]], width: int | None = No
         Lines; empty if there is no run.
     """
     rows = [
-        (folder.name, record["status"], _started(record), _duration(_seconds(record)), _news(folder, record))
+        tuple(
+            map(
+                shown,
+                (folder.name, record["status"], _started(record), _duration(_seconds(record)), _news(folder, record)),
+            )
+        )
         for folder, record in records
     ]
     if not rows:
@@ -51,18 +57,18 @@ def show(folder: Path, store: str = "") -> str:
     """
     record = runs.read_record(folder)
     facts = (record["status"], _started(record), _duration(_seconds(record)), str(record.get("recipe") or ""))
-    lines = [f"{folder.name}: {_GAP.join(fact for fact in facts if fact)}"]
+    lines = [f"{shown(folder.name)}: {_GAP.join(shown(fact) for fact in facts if fact)}"]
     for stage, result in record["stages"].items():
         lines.append(
-            f"  {stage:<11} {MARKS[result['status']]:<4} {result['seconds']:8.1f} s  "
-            f"{result['summary']}  [{result['why']}]"
+            f"  {shown(stage):<11} {MARKS[result['status']]:<4} {result['seconds']:8.1f} s  "
+            f"{shown(result['summary'])}  [{shown(result['why'])}]"
         )
-        lines += [f"    {path}" for path in _outputs(folder, stage, result, store)]
+        lines += [f"    {shown(path)}" for path in _outputs(folder, stage, result, store)]
     if at := runs.now(folder, record):
-        lines.append(f"  {at[0]:<11} running {at[1]}")
-    lines += [f"    {path}  (not finished)" for path in sorted(folder.glob(f"*/{runs.LIVE}"))]
+        lines.append(f"  {shown(at[0]):<11} running {shown(at[1])}")
+    lines += [f"    {shown(path)}  (not finished)" for path in sorted(folder.glob(f"*/{runs.LIVE}"))]
     if why := runs.end(folder, record):
-        lines.append(f"  {why}")
+        lines.append(f"  {shown(why, lines=True)}")
     return "\n".join(lines)
 
 

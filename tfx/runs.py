@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx import locks, progress
-from lmworks.tfx.artifacts import has_fields, parse_json, write_json
+from lmworks.tfx.artifacts import has_fields, parse_json, read_file, write_json
 from lmworks.tfx.screen import MARKS, Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
@@ -29,8 +30,23 @@ _POLL_SECONDS, _POLL_FAR_SECONDS = 0.5, 5.0
 
 
 def folders(root: Path) -> list[Path]:
-    """The runs' folders, by the time of their last news, the newest last."""
-    return [path.parent for path in sorted(root.glob(f"*/{RECORD}"), key=_changed)]
+    """The runs' folders, by the time of their last news; also those whose record cannot be read."""
+    try:
+        found = [path for path in root.iterdir() if _has_record(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda folder: _changed(folder / RECORD))
+
+
+def _has_record(folder: Path) -> bool:
+    """Whether there is a record in a folder, be it a link to nothing; also where that cannot be found out."""
+    try:
+        os.lstat(folder / RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return folder.is_dir()
+    return True
 
 
 def _changed(path: Path) -> float:
@@ -48,7 +64,7 @@ def readable(root: Path) -> list[tuple[Path, dict[str, Any]]]:
         try:
             found.append((folder, read_record(folder)))
         except UserError as error:
-            print(f"{error}; the run is left out", file=sys.stderr)
+            print(f"{shown(error)}; the run is left out", file=sys.stderr)
     return sorted(found, key=lambda run: run[1].get("began") or _changed(run[0] / RECORD))
 
 
@@ -60,9 +76,10 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
         return None
     whole = (
         all(has_fields(told, stage) and told["status"] in MARKS for told in record["stages"].values())
-        and has_fields(record.get("process", {}), {})
+        and has_fields(record.get("process", {"pid": 0, "host": ""}), {"pid": int, "host": str})
         and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
-        and has_fields(record.get("kept", {}), {})
+        and has_fields(kept := record.get("kept", {}), {})
+        and all(isinstance(execution, str) for execution in kept.values())
         and all(_is_time(record.get(name, 0.0)) for name in ("began", "ended"))
     )
     return record if whole else None
@@ -76,12 +93,6 @@ def _is_time(value: Any) -> bool:
 def this_process() -> dict[str, Any]:
     """What a record says of the process that runs it."""
     return {"pid": os.getpid(), "host": socket.gethostname()}
-
-
-def is_foreign(content: bytes) -> bool:
-    """Whether a `run.json` was written by another program, and is no damaged record of ours."""
-    found = parse_json(content)
-    return isinstance(found, dict) and "run" not in found
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def progress_of(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
 def _latest_progress(folder: Path, stage: str) -> dict[str, Any] | None:
     """The progress that a stage reported last."""
     try:
-        event = parse_json((folder / PROGRESS).read_bytes())
+        event = parse_json(read_file(folder / PROGRESS))
     except OSError:  # none yet, or none any more
         return None
     fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
@@ -166,14 +177,14 @@ def follow(folder: Path, screen: Screen, refresh: Callable[[], None] | None = No
     Returns:
         The record: `done`, `failed` or `died`.
     """
-    shown: set[str] = set()
+    ended: set[str] = set()
     while True:
         if refresh:
             refresh()
         record = read_record(folder)
         for stage, told in record["stages"].items():
-            if stage not in shown:
-                shown.add(stage)
+            if stage not in ended:
+                ended.add(stage)
                 screen.result(stage, told["status"], told["seconds"], told["summary"], told["why"])
         if record["status"] != "running":
             screen.clear()
@@ -194,9 +205,12 @@ def point(link: Path, target: Path) -> None:
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
-        record = parse_record(path.read_bytes())
+        record = parse_record(read_file(path))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        told = error.strerror or error
+        raise UserError(
+            f"{path}: cannot be read: {told}; make it a file that can be read, or remove {folder}"
+        ) from None
     if record is None:
         raise UserError(f"{path}: is no record of a run; run it again, or remove {folder}")
     return record

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
+from lmworks.configs.shown import shown
 from lmworks.tfx import progress
 
 MARKS = {"made": "made", "cached": "hit", "skipped": "skip"}
@@ -29,7 +30,7 @@ class Screen:
 
     def begin(self, stage: str, why: str) -> None:
         """A stage starts."""
-        self._transient(f"{stage:<11} … {why}")
+        self._transient(f"{stage:<11} … {shown(why)}")
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """A stage has come further."""
@@ -37,7 +38,7 @@ class Screen:
 
     def say(self, stage: str, told: str) -> None:
         """Where a stage is, in words."""
-        line = f"{stage:<11} … {told}"
+        line = f"{shown(stage):<11} … {shown(told)}"
         if self._live:
             self._transient(line)
         elif time.monotonic() - self._last > self._seconds:
@@ -48,7 +49,7 @@ class Screen:
         """A stage is done."""
         self.clear()
         print(
-            f"{stage:<11} {MARKS[status]:<4} {seconds:7.1f} s  {summary + '  ' if summary else ''}[{why}]",
+            f"{shown(stage):<11} {MARKS[status]:<4} {seconds:7.1f} s  {shown(summary) + '  ' if summary else ''}[{shown(why)}]",
             file=self._stream,
             flush=True,
         )

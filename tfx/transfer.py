@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
+from lmworks.configs.shown import shown
 from lmworks.tfx.artifacts import MANIFEST, file_sha256, points_outside
 from lmworks.tfx.screen import Screen
 
@@ -36,6 +37,10 @@ _FOR_GOOD = (
     "DefaultCredentialsError",
 )
 """Names of errors, from libraries that need not be installed, after which trying again changes nothing."""
+
+
+class Refused(UserError):
+    """The store keeps something from these credentials."""
 
 
 class File(NamedTuple):
@@ -178,10 +183,13 @@ class Store:
                 return list(self.system.find(folder, detail=True).values())
             return list(self.system.ls(folder, detail=True))
 
-        try:
-            return self._patiently(name, call)
-        except FileNotFoundError:
-            return []
+        for _ in range(_TRIES):
+            try:
+                return self._patiently(name, call)
+            except FileNotFoundError:  # the folder, or in a file system something that was in it a moment ago
+                if not self._patiently(name, functools.partial(self.system.exists, folder)):
+                    return []
+        raise UserError(f"{self.url}/{name}: changes whenever it is listed; run the same command again")
 
     def remove_folder(self, name: str) -> None:
         """Removes all below a folder, the records that make it count first."""
@@ -302,9 +310,12 @@ class Store:
                     or str(error).startswith("Forbidden")
                 )
                 if lasting or not left:
-                    raise UserError(f"{where}: {_said(error)}{_fix(error)}") from None
+                    kind = Refused if isinstance(error, PermissionError) else UserError
+                    raise kind(f"{where}: {_said(error)}{_fix(error)}") from None
                 seconds = pause * random.uniform(0.5, 1.0)
-                print(f"{where}: {_said(error)}; once more in {seconds:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{shown(where)}: {shown(_said(error))}; once more in {seconds:.0f} s", file=sys.stderr, flush=True
+                )
             time.sleep(seconds)
             pause *= 2
         raise AssertionError

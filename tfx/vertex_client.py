@@ -20,6 +20,7 @@ import yaml
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.platform import Vertex
+from lmworks.configs.shown import shown
 from lmworks.tfx.cluster import PASSING, Cron, Fault, Stage, Status, calling, message_of, timestamped
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ class VertexCluster:
             try:
                 self._associate(run)
             except (UserError, KeyboardInterrupt) as error:  # the run goes on, and is what was asked for
-                print(f"the run stands in no experiment: {error}", file=sys.stderr, flush=True)
+                print(f"the run stands in no experiment: {shown(error)}", file=sys.stderr, flush=True)
         return run
 
     def schedule(self, package: str, name: str, cron: Cron) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Ingest, IngestStage, Source
+from lmworks.configs.shown import shown
 from lmworks.pipeline.ingest.carving import move_rows
 from lmworks.pipeline.ingest.classes import MANY_CLASSES, class_notices, number_of, with_nearest
 from lmworks.pipeline.ingest.column_types import ColumnTypes
@@ -120,7 +121,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
 
 def _say(warnings: list[str]) -> None:
     for warning in warnings:
-        print(f"ingest: {warning}", file=sys.stderr, flush=True)
+        print(f"ingest: {shown(warning)}", file=sys.stderr, flush=True)
 
 
 class _Record:

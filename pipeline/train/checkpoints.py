@@ -34,6 +34,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
+from lmworks.configs.shown import shown
 from lmworks.tfx import fingerprint
 from lmworks.tfx.artifacts import file_sha256, sync, write_json
 
@@ -142,7 +143,9 @@ class Checkpoints:
                     continue
                 self._check_files(path, record)
             except _TornError as error:
-                print(f"train: {path}: is no whole checkpoint and is skipped: {error}", file=sys.stderr, flush=True)
+                print(
+                    f"train: {path}: is no whole checkpoint and is skipped: {shown(error)}", file=sys.stderr, flush=True
+                )
                 torn.append(path)
                 continue
             if record["best"]:
@@ -151,7 +154,7 @@ class Checkpoints:
             best = _load(self._folder / record["best"]) if record["best"] else {}
             return path, Checkpoint(step, _load(path / _FILE), best, record["facts"], changed)
         if reason:
-            print(f"train: starts anew: {reason}", file=sys.stderr, flush=True)
+            print(f"train: starts anew: {shown(reason)}", file=sys.stderr, flush=True)
         return None
 
     def _restore_events(self, path: Path, sizes: dict[str, int]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
+from lmworks.configs.shown import shown
 from lmworks.pipeline.train import hosts
 from lmworks.pipeline.train.callbacks import callbacks_of
 from lmworks.pipeline.train.checkpoints import Arrays, Checkpoint, Checkpoints
@@ -263,7 +264,7 @@ def _restore(
     if facts is None:
         others = [state / "checkpoints" for state in model.other_states()] if hosts.is_first() else []
         if reason := checkpoints.describe_other_lengths(others):
-            print(f"train: starts anew: {reason}", file=sys.stderr, flush=True)
+            print(f"train: starts anew: {shown(reason)}", file=sys.stderr, flush=True)
         return 0, {}
     engine.restore(hosts.arrays_from_first(found.state if found else {}, engine.snapshot))
     best.restore(facts["best"], found.best if found else {})

@@ -7,11 +7,9 @@ import sqlite3
 import pytest
 
 from lmworks.tfx import runs
-from lmworks.tfx.board import find
 from lmworks.tfx.metadata import INDEX, Metadata
 from tests.conftest import lmworks
-from tests.stores import machine
-from tests.tfx import remote_stages, stages
+from tests.tfx import stages
 
 RECORDS = {
     "empty": b"",
@@ -41,34 +39,6 @@ def again(root) -> list[str]:
     """Statuses of `learn`, `tell` and `write`."""
     stages.run(root, "good", "yes")
     return [stage["status"] for stage in runs.read_record(root / "good")["stages"].values()]
-
-
-@pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
-def test_a_damaged_record_costs_its_run_only(root, content, capsys):
-    from lmworks.pipeline.main import main
-
-    (root / "damaged").mkdir()
-    (root / "damaged" / "run.json").write_bytes(content)
-    assert main(["runs", f"--root={root}"]) == 0
-    told = capsys.readouterr()
-    assert told.out.split()[:2] == ["good", "done"]
-    assert f"{root}/damaged/run.json: is no record of a run" in told.err
-    assert main(["runs", f"--root={root}", "good"]) == 0
-    capsys.readouterr()
-    assert main(["runs", f"--root={root}", "damaged"]) == 1
-    told = capsys.readouterr().err
-    assert f"damaged/run.json: is no record of a run; run it again, or remove {root}/damaged\n" in told
-    assert len(told.splitlines()) == 1
-    assert list(find(root)) == ["good"]  # what the board shows
-    assert main(["gc", f"--root={root}", "--yes"]) == 0
-    assert again(root) == ["cached"] * 3
-
-
-@pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
-def test_damaged_progress_does_not_hide_a_run(root, content):
-    record = runs.read_record(root / "good") | {"status": "running", "running": {"stage": "learn", "since": 0.0}}
-    (root / "good" / runs.PROGRESS).write_bytes(content)
-    assert runs.now(root / "good", record)[0] == "learn"
 
 
 def garble(path, begin, length=4096):
@@ -156,27 +126,6 @@ def test_a_foreign_manifest_costs_its_execution_only(root, field):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {field: ["of another program"]}))
     (root / INDEX).unlink()
     assert again(root) == ["cached", "cached", "made"]
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe"], ids=["empty", "list", "no_text"])
-def test_a_damaged_record_in_a_store_costs_itself_only(s3, monkeypatch, tmp_path, content, capsys):
-    from lmworks.pipeline.main import main
-
-    remote_stages.run(s3.url)
-    s3.pipe_file(f"{s3.url}/damaged/run.json", content)
-    s3.pipe_file(f"{s3.url}/one/run.json", content)
-    (manifest,) = s3.glob(f"{s3.url}/store/fill/*/examples/artifact.json")
-    s3.pipe_file(manifest, content)
-    machine(monkeypatch, tmp_path, 2)
-    again = remote_stages.run(s3.url)
-    assert [result.status for result in again.results] == ["made", "cached"]
-    assert main(["runs", f"--root={s3.url}"]) == 0
-    told = capsys.readouterr()
-    assert told.out.split()[:2] == ["one", "done"]
-    assert f"{s3.url}/damaged/run.json: is no record of a run; it is left out" in told.err
-    # What it holds on to is not known, so nothing is removed.
-    assert main(["gc", f"--root={s3.url}", "--yes"]) == 1
-    assert f"{s3.url}/damaged/run.json: is no record of a run; run it again, or remove it" in capsys.readouterr().err
 
 
 def test_the_command_shows_no_traceback(root):

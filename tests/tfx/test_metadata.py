@@ -19,6 +19,7 @@ def make(root, name, inputs=()):
         "code": {},
         "versions": {},
         "outputs": ["output"],
+        "value": None,
         "finished": 1.0,
     }
     publish(Examples(folder, {"a": 1}), "output", record)

@@ -414,11 +414,6 @@ def test_gc_removes_what_no_run_names_and_is_not_young(s3, capfd):
     remote_stages.run(s3.url, word="other")  # the first one of `learn` is named no more
     with pytest.raises(UserError):
         remote_stages.run(s3.url, "two", word="fail")
-    s3.pipe_file(f"{s3.url}/foreign/run.json", b'{"of": "somebody"}')
-    s3.pipe_file(f"{s3.url}/torn/run.json", b'{"run": "to')
-    assert main(["gc", f"--root={s3.url}", "--yes"]) == 1
-    assert "torn/run.json: is no record of a run" in capfd.readouterr().err
-    s3.rm_file(f"{s3.url}/torn/run.json")
     assert main(["gc", f"--root={s3.url}", "--yes"]) == 0
     assert capfd.readouterr().out == f"{s3.url}: nothing to remove\n"
     root = s3.url.removeprefix("s3://")
