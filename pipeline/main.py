@@ -253,6 +253,7 @@ def _define_runs(values: flags.FlagValues) -> None:
 
 def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.tfx import runs
+    from lmworks.tfx.names import is_component
 
     remote = _remote(values, write=False)
     root = remote.mirror if remote else Path(values.root)
@@ -261,7 +262,7 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     if rest:
         _no_more(rest[1:])
         folder = root / rest[0]
-        if not (folder / runs.RECORD).exists():
+        if not is_component(rest[0]) or not (folder / runs.RECORD).exists():
             known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
             raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
         if values.follow:
@@ -312,8 +313,7 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
         root = remote.mirror
         remote.look_at_runs()
-        for run, _ in readable(root):
-            remote.fetch_kind(run, Logs.__name__)
+        remote.fetch_kind([run for run, _ in readable(root)], Logs.__name__)
     serve(root, values.host, values.port)
     return DONE
 

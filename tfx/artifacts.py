@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmworks.configs.errors import UserError
+from lmworks.tfx import containment, names
 
 MANIFEST = "artifact.json"
 MANIFEST_VERSION = 1
@@ -132,10 +134,15 @@ def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> di
 
     Returns:
         The manifest.
+
+    Raises:
+        UserError: a file has a name that no reader would take.
     """
     files = []
     for path in sorted(path for path in artifact.path.rglob("*") if path.is_file()):
         entry: dict[str, Any] = {"path": path.relative_to(artifact.path).as_posix()}
+        if not _is_listable(entry["path"]):
+            raise UserError(f"{output}: a file of an artifact cannot be called {names.quoted(entry['path'])}")
         entry |= {"size": path.stat().st_size, "sha256": file_sha256(path)}
         if (rows := _rows(path)) is not None:
             entry["rows"] = rows
@@ -174,7 +181,7 @@ def read(kind: type[T], path: Path) -> T:
 def manifest_of(path: Path) -> dict[str, Any] | None:
     """The manifest of a whole artifact, or None where there is none."""
     try:
-        manifest = parse_manifest((path / MANIFEST).read_bytes())
+        manifest = parse_manifest(containment.read_file(path / MANIFEST))
         whole = manifest and all((path / entry["path"]).stat().st_size == entry["size"] for entry in manifest["files"])
     except (OSError, ValueError):
         return None
@@ -182,24 +189,46 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
 
 
 def parse_manifest(content: bytes) -> dict[str, Any] | None:
-    """A manifest as it is written into `artifact.json`; None where that is damaged, of another version or no manifest."""
+    """A manifest as it is written into `artifact.json`; None where that is damaged, of another version or no manifest.
+
+    All its names and paths can be used below the artifact's folder, and no two of its files are in each other's way.
+    """
     manifest = parse_json(content)
     fields = {"type": str, "output": str, "digest": str, "files": list, "properties": dict, "execution": dict}
     if not has_fields(manifest, fields) or manifest.get("version") != MANIFEST_VERSION:
         return None
-    entry = {"path": str, "size": int, "sha256": str}
-    return manifest if all(has_fields(file, entry) for file in manifest["files"]) else None
+    if not names.is_stage(manifest["output"]) or not all(map(_is_entry, manifest["files"])):
+        return None
+    paths = [file["path"] for file in manifest["files"]]
+    return None if len({*paths}) < len(paths) or names.files_in_the_way(paths) else manifest
+
+
+def _is_entry(file: Any) -> bool:
+    """Whether it can stand in a manifest's list of files."""
+    if not has_fields(file, {"path": str, "size": int, "sha256": str}):
+        return False
+    digest = re.fullmatch("[0-9a-f]{64}", file["sha256"], re.ASCII)
+    return _is_listable(file["path"]) and 0 <= file["size"] < 1 << 63 and digest is not None
+
+
+def _is_listable(path: str) -> bool:
+    """Whether a file can have a path below its artifact; the manifest itself is none of its files."""
+    return names.is_file(path) and path.lower() != MANIFEST
 
 
 def execution_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of the execution that made an artifact; None where it lacks what an execution is found again by."""
+    """The record of the execution that made an artifact; None where it lacks what an execution is found again by.
+
+    Its id, its key and its outputs' names can be used in paths.
+    """
     record = manifest["execution"]
     fields: dict[str, Any] = {"id": str, "component": str, "key": str, "finished": float | int, "outputs": list}
     fields |= dict.fromkeys(("config", "inputs", "external", "code", "versions"), dict)
     if not has_fields(record, fields):
         return None
     whole = all(has_fields(source, {"artifact": str, "digest": str}) for source in record["inputs"].values())
-    return record if whole else None
+    named = names.is_execution(record["id"]) and names.is_identifier(record["key"])
+    return record if whole and named and all(map(names.is_stage, record["outputs"])) else None
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -223,12 +252,10 @@ def file_sha256(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON whole or not at all, and durably."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
+    with containment.written(path) as file:
         json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _digest(files: list[dict[str, Any]], properties: Mapping[str, Any]) -> str:
@@ -251,12 +278,6 @@ def _rows(path: Path) -> int | None:
     return None
 
 
-def points_outside(name: str) -> bool:
-    """Whether a relative name that others wrote would leave the folder that it is put into."""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
-
-
 def settle(state: Path, execution: str) -> None:
     """Ends the use of a state folder by an execution that was published.
 
@@ -267,15 +288,25 @@ def settle(state: Path, execution: str) -> None:
         execution: its id.
     """
     if any(path.is_dir() for path in state.iterdir()):
-        (state / SETTLED).write_text(execution, encoding="utf-8")
+        with containment.written(state / SETTLED) as marker:
+            marker.write(execution)
     else:
         shutil.rmtree(state, ignore_errors=True)
+
+
+def settled_by(state: Path) -> str | None:
+    """The id of the execution that a state folder was settled by; None where none says so in a form that can be one."""
+    try:
+        execution = containment.read_file(state / SETTLED).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return execution if names.is_execution(execution) else None
 
 
 def clear(state: Path) -> None:
     """Empties a state folder that an execution was published from, which it says until all else is gone."""
     for path in sorted(state.iterdir(), key=lambda path: path.name == SETTLED):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import sys
 import time
 from collections import Counter
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmworks.configs.load import ConfigError
-from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of
+from lmworks.tfx import containment, locks, runs
+from lmworks.tfx.artifacts import execution_of, manifest_of, settled_by
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.remote import RemoteRoot
 
@@ -174,9 +173,12 @@ def collect(root: Path, items: list[Item], state: bool = False) -> list[Item]:
     removed = []
     with contextlib.closing(Metadata(root)) as metadata:
         for item in itertools.chain(items, _dangling(root)):  # asked for when the items are gone
-            with _held(root, item) as mine:
-                if mine and _remove(root, item, state, metadata):
-                    removed.append(item)
+            try:
+                with _held(root, item) as mine:
+                    if mine and _remove(root, item, state, metadata):
+                        removed.append(item)
+            except containment.RefusedError as error:
+                print(f"{error}; {item.path} stays", file=sys.stderr)
     _remove_locks(root)
     return removed
 
@@ -187,18 +189,18 @@ def _remove(root: Path, item: Item, state: bool, metadata: Metadata) -> bool:
     if item.kind == "link":
         if not _dangles(root, item.path):
             return False
-        item.path.unlink()
+        containment.remove(root, item.path)
         return True
     if _wanted(root, item, _linked(root), state):
         return False
     if item.path.name.startswith("."):  # what nobody reads
-        shutil.rmtree(item.path)
+        containment.remove(root, item.path)
         return True
     hidden = item.path.with_name(f".{item.path.name}" if item.kind == "state" else f".{_key(item)}.{item.path.name}")
-    item.path.rename(hidden)
+    containment.rename(root, item.path, hidden)
     if item.kind == "execution":
         metadata.forget(item.path)
-    shutil.rmtree(hidden)
+    containment.remove(root, hidden)
     return True
 
 
@@ -206,8 +208,8 @@ def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
     """Whether a run holds on to the item; `state` gives away unfinished work, and what a finished execution left to go on from."""
     if item.kind == "execution":
         return _wants(targets, item.path)
-    if item.kind == "state" and (marker := item.path / SETTLED).is_file():
-        return not state and _wants(targets, root / "store" / marker.read_text(encoding="utf-8", errors="replace"))
+    if item.kind == "state" and (execution := settled_by(item.path)):
+        return not state and _wants(targets, root / "store" / execution)
     return (
         not state and _wants(targets, root / "state" / item.stage / _key(item)) and item.path.name != f".{_key(item)}"
     )
@@ -216,9 +218,7 @@ def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
 @contextlib.contextmanager
 def _held(root: Path, item: Item) -> Iterator[bool]:
     """Holds what a process that works on the item holds; false where one does."""
-    path = _lock_of(root, item)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = locks.acquire(path, wait=False)
+    handle = locks.acquire(_lock_of(root, item), wait=False, top=root)
     try:
         yield handle is not None
     finally:
@@ -247,12 +247,13 @@ def _key(item: Item) -> str:
 def _remove_locks(root: Path) -> None:
     """Removes the lock files that nobody holds. Whoever opened one just before finds it gone and makes another."""
     for path in (root / "state").glob("*/*.lock"):
-        if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size:
-            continue
-        handle = locks.acquire(path, wait=False)
-        if handle is not None:
-            path.unlink()
-            os.close(handle)
+        with contextlib.suppress(
+            containment.RefusedError, FileNotFoundError
+        ):  # behind a link, or no file; or another gc's
+            handle = None if path.lstat().st_size else locks.acquire(path, wait=False, top=root)
+            if handle is not None:
+                containment.remove(root, path)
+                os.close(handle)
 
 
 def _children(folder: Path) -> list[tuple[str, Path]]:

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
-from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
+from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, vertex_tensorboard
 from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, clear, manifest_of, publish, read, settle, write_json
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
@@ -122,6 +122,7 @@ def execute(
             state = Path(context["state"])
         else:
             state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
+        containment.refuse_links(state)
         settled = (state / SETTLED).exists()
         if settled and (unknown := [name for name, digest in external.items() if is_unknown(digest)]):
             print(

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx import locks, runs
+from lmworks.tfx import containment, locks, names, runs
 from lmworks.tfx.artifacts import (
     MANIFEST,
     execution_of,
     manifest_of,
     parse_manifest,
-    points_outside,
     write_json,
 )
 from lmworks.tfx.kept_state import KeptState
@@ -71,22 +69,29 @@ class RemoteRoot:
 
     def look(self, stage: str) -> None:
         """Learns which executions of a stage the store has."""
-        names = set(self.store.listing(f"store/{stage}"))
+        there = {name for name in self.store.listing(f"store/{stage}") if names.is_identifier(name)}
         known = self._known / stage
-        for gone in [path for path in known.glob("*") if path.name not in names]:
-            shutil.rmtree(gone, ignore_errors=True)  # by another run here, perhaps
+        for gone in [path for path in known.glob("*") if path.name not in there]:
+            with contextlib.suppress(OSError):  # by another run here, perhaps
+                containment.remove(self.mirror, gone)
         with ThreadPoolExecutor(8) as pool:
-            new = [name for name in names if not self._record(stage, name)]
+            new = [name for name in there if not self._record(stage, name)]
             list(pool.map(lambda name: self._learn(stage, name), new))
 
     def _learn(self, stage: str, name: str) -> None:
-        for output in self.store.listing(f"store/{stage}/{name}"):
-            content = self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")
-            if content and (manifest := parse_manifest(content)):
-                self._check([entry["path"] for entry in manifest["files"]], f"store/{stage}/{name}/{output}/{MANIFEST}")
-                known = self._known / stage / name / output
-                known.mkdir(parents=True, exist_ok=True)
-                write_json(known / MANIFEST, manifest)
+        for output in filter(names.is_stage, self.store.listing(f"store/{stage}/{name}")):
+            place = f"store/{stage}/{name}/{output}/{MANIFEST}"
+            content = self.store.read(place)
+            if content is None:
+                continue
+            manifest = parse_manifest(content)
+            record = manifest and execution_of(manifest)
+            if not manifest or not record or (record["id"], manifest["output"]) != (f"{stage}/{name}", output):
+                print(f"{self.url}/{place}: is no manifest of this execution, which is left out", file=sys.stderr)
+                continue
+            known = self._known / stage / name / output
+            containment.make_folder(self.mirror, known)
+            write_json(known / MANIFEST, manifest)
 
     def executions(self, stage: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Those of a stage that are whole there and have this key, newest first: name and record."""
@@ -149,8 +154,8 @@ class RemoteRoot:
             # Last, and whole: from now on it counts.
             self.store.write(f"{place}/{output}/{MANIFEST}", (folder / output / MANIFEST).read_bytes())
             known = self._known / stage / name / output
-            known.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / output / MANIFEST, known / MANIFEST)
+            containment.make_folder(self.mirror, known)
+            write_json(known / MANIFEST, manifest)
 
     def fetch(self, folder: Path, output: str) -> None:
         """Makes the mirror have an output that the store has.
@@ -166,7 +171,7 @@ class RemoteRoot:
             raise UserError(
                 f"{self.url}/store/{stage}/{name}/{output}: is not there any more; run the same command again"
             )
-        (folder / output).mkdir(parents=True, exist_ok=True)
+        containment.make_folder(self.mirror, folder / output)
         files = [
             File(
                 folder / output / entry["path"],
@@ -176,8 +181,9 @@ class RemoteRoot:
             )
             for entry in manifest["files"]
         ]
-        missing = [file for file in files if not file.local.exists() or file.local.stat().st_size != file.size]
-        self.store.download(missing, stage)
+        here = {file for file in files if file.local.is_file() and file.local.lstat().st_size == file.size}
+        missing = [file for file in files if file not in here or containment.leads_out(self.mirror, file.local)]
+        self.store.download(missing, self.mirror, stage)
         write_json(folder / output / MANIFEST, manifest)
 
     def tell(self, folder: Path) -> None:
@@ -187,12 +193,9 @@ class RemoteRoot:
     def look_at_runs(self) -> None:
         """Learns the records of all runs; one that works here knows better."""
         for record in self.records():
-            self._check(
-                [str(told["execution"]) for told in record["stages"].values()], f"{record['run']}/{runs.RECORD}"
-            )
             folder = self.mirror / record["run"]
             if not locks.held(folder / runs.LOCK):
-                folder.mkdir(parents=True, exist_ok=True)
+                containment.make_folder(self.mirror, folder)
                 write_json(folder / runs.RECORD, record)
 
     def records(self, strict: bool = False) -> list[dict[str, Any]]:
@@ -204,9 +207,11 @@ class RemoteRoot:
         Raises:
             UserError: with `strict`.
         """
-        names = [name for name in self.store.listing("") if name not in ("store", "state") and not name.startswith(".")]
+        listed = [
+            name for name in self.store.listing("") if name not in ("store", "state") and not name.startswith(".")
+        ]
         found = []
-        for name in names:
+        for name in listed:
             content = self.store.read(f"{name}/{runs.RECORD}")
             if content is None:
                 continue
@@ -214,7 +219,7 @@ class RemoteRoot:
             if record is not None and record["run"] == name:
                 found.append(record)
                 continue
-            told = f"{self.url}/{name}/{runs.RECORD}: is no record of a run"
+            told = f"{self.url}/{name if names.is_component(name) else names.quoted(name)}/{runs.RECORD}: is no record of a run"
             if strict and not runs.is_foreign(content):
                 raise UserError(f"{told}; run it again, or remove it")
             print(f"{told}; it is left out: run it again, or remove it", file=sys.stderr)
@@ -229,7 +234,8 @@ class RemoteRoot:
         found: dict[str, int] = {}
         for path, size in self.store.sizes(place).items():
             name = "/".join(path.split("/")[:2])
-            found[name] = found.get(name, 0) + size
+            if names.is_execution(name):
+                found[name] = found.get(name, 0) + size
         return sorted(found.items())
 
     @contextlib.contextmanager
@@ -244,29 +250,34 @@ class RemoteRoot:
             state: the folder of its state in the mirror.
         """
         kept = KeptState(self.store, stage, state, self.mirror / ".sent" / stage / f"{state.name}.json")
+        containment.make_folder(self.mirror, state.parent)
         kept.fetch()
         with kept.sending():
             yield
         self._over[stage] = kept
 
-    def fetch_kind(self, run: Path, kind: str) -> None:
-        """Fetches and links the outputs of a run that are of a type, by the type's name."""
-        for stage, told in runs.read_record(run)["stages"].items():
-            if told["execution"]:
-                self.look(stage)
-                folder = self.mirror / "store" / told["execution"]
-                for output in self.outputs(folder):
-                    manifest = self.manifest(folder, output)
-                    if manifest and manifest["type"] == kind:
-                        self.fetch(folder, output)
-                        (run / stage).mkdir(exist_ok=True)
-                        runs.point(run / stage / output, folder / output)
-
-    def _check(self, names: Iterable[str], where: str) -> None:
-        """What others wrote into the store becomes paths here, and those must stay in the mirror."""
-        for name in names:
-            if points_outside(name):
-                raise UserError(f"{self.url}/{where}: refused: {name!r} points outside the root")
+    def fetch_kind(self, folders: Iterable[Path], kind: str) -> None:
+        """Fetches and links the outputs of runs that are of a type, by the type's name."""
+        results = [
+            (folder / stage, told["execution"])
+            for folder in folders
+            for stage, told in runs.read_record(folder)["stages"].items()
+            if told["execution"]
+        ]
+        for stage in {place.name for place, _ in results}:
+            self.look(stage)
+        for place, execution in results:
+            source = self.mirror / "store" / execution
+            for output in self.outputs(source):
+                manifest = self.manifest(source, output)
+                if manifest and manifest["type"] == kind:
+                    try:
+                        self.fetch(source, output)
+                    except UserError as error:  # what is wrong with one does not hide the others
+                        print(f"{error}; it is left out", file=sys.stderr)
+                        continue
+                    containment.make_folder(self.mirror, place)
+                    runs.point(place / output, source / output)
 
     def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:
         try:
@@ -277,6 +288,6 @@ class RemoteRoot:
     def _record(self, stage: str, name: str) -> dict[str, Any] | None:
         """The record of an execution that the store has whole."""
         folder = self._known / stage / name
-        found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("*")}
+        found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("[!.]*")}
         record = next((execution_of(manifest) for manifest in found.values() if manifest), None)
         return record if record and set(record["outputs"]) == {name for name in found if found[name]} else None

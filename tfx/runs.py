@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx import locks, progress
+from lmworks.tfx import containment, locks, names, progress
 from lmworks.tfx.artifacts import has_fields, parse_json
 from lmworks.tfx.screen import Screen
 
@@ -58,12 +59,23 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
     if not has_fields(record, {"run": str, "status": str, "stages": dict}):
         return None
     whole = (
-        all(has_fields(told, stage) for told in record["stages"].values())
+        all(
+            names.is_stage(name) and has_fields(told, stage) and _may_hold(name, told["execution"])
+            for name, told in record["stages"].items()
+        )
         and has_fields(record.get("process", {}), {})
         and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
         and has_fields(record.get("kept", {}), {})
+        and all(
+            names.is_stage(name) and _may_hold(name, execution) for name, execution in record.get("kept", {}).items()
+        )
     )
-    return record if whole else None
+    return record if whole and names.is_run(record["run"]) else None
+
+
+def _may_hold(stage: str, execution: Any) -> bool:
+    """Whether a record may say that a stage's result is an execution."""
+    return execution is None or names.is_execution(execution, stage)
 
 
 def this_process() -> dict[str, Any]:
@@ -97,12 +109,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 def write_progress(folder: Path, stage: str, event: dict[str, Any]) -> None:
     """Puts a progress event where other processes find it, whole or not at all."""
     facts = {name: _finite(value) for name, value in event["facts"].items()}
-    draft = folder / f".{PROGRESS}.{os.getpid()}"
-    try:
-        draft.write_text(json.dumps({**event, "facts": facts, "stage": stage, "time": time.time()}), encoding="utf-8")
-        draft.replace(folder / PROGRESS)
-    except OSError:  # a full disk, say: nothing that a run should end for
-        draft.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), containment.written(folder / PROGRESS) as file:  # a full disk ends no run
+        json.dump({**event, "facts": facts, "stage": stage, "time": time.time()}, file)
 
 
 def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
@@ -112,7 +120,7 @@ def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
         return None
     told = f"{max(0.0, time.time() - running['since']):.0f} s"
     try:
-        event = parse_json((folder / PROGRESS).read_bytes())
+        event = parse_json(containment.read_file(folder / PROGRESS))
     except OSError:  # none yet, or none any more
         event = None
     fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
@@ -192,7 +200,7 @@ def point(link: Path, target: Path) -> None:
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
-        record = parse_record(path.read_bytes())
+        record = parse_record(containment.read_file(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if record is None:
