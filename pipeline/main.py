@@ -343,11 +343,10 @@ def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
         root = remote.mirror
         remote.look_at_runs()
-        for run, _ in readable(root):
-            try:
-                remote.fetch_kind(run, Logs.__name__)
-            except UserError as error:  # of one run
-                print(f"{shown(error)}; what is not here is not shown", file=sys.stderr)
+        try:
+            remote.fetch_kind([run for run, _ in readable(root)], Logs.__name__)
+        except UserError as error:
+            print(f"{shown(error)}; what is not here is not shown", file=sys.stderr)
     serve(root, values.host, values.port)
     return DONE
 

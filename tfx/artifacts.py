@@ -5,18 +5,18 @@ A folder without `artifact.json` is not an artifact, whatever else it holds. A r
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
-import stat
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmworks.configs.errors import UserError
+from lmworks.tfx import containment, names
 
 MANIFEST = "artifact.json"
 MANIFEST_VERSION = 1
@@ -139,10 +139,15 @@ def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> di
 
     Returns:
         The manifest.
+
+    Raises:
+        UserError: a file has a name that no reader would take.
     """
     files = []
     for path in sorted(path for path in artifact.path.rglob("*") if path.is_file()):
         entry: dict[str, Any] = {"path": path.relative_to(artifact.path).as_posix()}
+        if not _is_listable(entry["path"]):
+            raise UserError(f"{output}: a file of an artifact cannot be called {names.quoted(entry['path'])}")
         entry |= {"size": path.stat().st_size, "sha256": file_sha256(path)}
         if (rows := _rows(path)) is not None:
             entry["rows"] = rows
@@ -181,7 +186,7 @@ def read(kind: type[T], path: Path) -> T:
 def manifest_of(path: Path) -> dict[str, Any] | None:
     """The manifest of a whole artifact, or None where there is none."""
     try:
-        manifest = parse_manifest(read_file(path / MANIFEST))
+        manifest = parse_manifest(containment.read_file(path / MANIFEST))
         whole = manifest and all((path / entry["path"]).stat().st_size == entry["size"] for entry in manifest["files"])
     except (OSError, ValueError):
         return None
@@ -189,24 +194,46 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
 
 
 def parse_manifest(content: bytes) -> dict[str, Any] | None:
-    """A manifest as it is written into `artifact.json`; None where that is damaged, of another version or no manifest."""
+    """A manifest as it is written into `artifact.json`; None where that is damaged, of another version or no manifest.
+
+    All its names and paths can be used below the artifact's folder, and no two of its files are in each other's way.
+    """
     manifest = parse_json(content)
     fields = {"type": str, "output": str, "digest": str, "files": list, "properties": dict, "execution": dict}
     if not has_fields(manifest, fields) or manifest.get("version") != MANIFEST_VERSION:
         return None
-    entry = {"path": str, "size": int, "sha256": str}
-    return manifest if all(has_fields(file, entry) for file in manifest["files"]) else None
+    if not names.is_stage(manifest["output"]) or not all(map(_is_entry, manifest["files"])):
+        return None
+    paths = [file["path"] for file in manifest["files"]]
+    return None if len({*paths}) < len(paths) or names.files_in_the_way(paths) else manifest
+
+
+def _is_entry(file: Any) -> bool:
+    """Whether it can stand in a manifest's list of files."""
+    if not has_fields(file, {"path": str, "size": int, "sha256": str}):
+        return False
+    digest = re.fullmatch("[0-9a-f]{64}", file["sha256"], re.ASCII)
+    return _is_listable(file["path"]) and 0 <= file["size"] < 1 << 63 and digest is not None
+
+
+def _is_listable(path: str) -> bool:
+    """Whether a file can have a path below its artifact; the manifest itself is none of its files."""
+    return names.is_file(path) and path.lower() != MANIFEST
 
 
 def execution_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of the execution that made an artifact; None where it lacks what an execution is found again by."""
+    """The record of the execution that made an artifact; None where it lacks what an execution is found again by.
+
+    Its id, its key and its outputs' names can be used in paths.
+    """
     record = manifest["execution"]
     fields: dict[str, Any] = {"id": str, "component": str, "key": str, "finished": float | int, "outputs": list}
     fields |= dict.fromkeys(("config", "inputs", "external", "code", "versions"), dict)
     if not has_fields(record, fields) or "value" not in record:
         return None
     whole = all(has_fields(source, {"artifact": str, "digest": str}) for source in record["inputs"].values())
-    return record if whole and all(isinstance(output, str) for output in record["outputs"]) else None
+    named = names.is_execution(record["id"]) and names.is_identifier(record["key"])
+    return record if whole and named and all(map(names.is_stage, record["outputs"])) else None
 
 
 def whole_execution(manifests: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any] | None:
@@ -250,22 +277,6 @@ def _is_number(value: float) -> bool:
     return math.isfinite(value) if isinstance(value, float) else value.bit_length() <= _LONGEST_BITS
 
 
-def read_file(path: Path) -> bytes:
-    """Reads a file that may be anything: what is no regular file is refused, for a named pipe would be waited for.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
-        with open(handle, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(handle)
-
-
 def has_fields(value: Any, fields: Mapping[str, Any]) -> bool:
     """Whether a JSON value is an object with these fields, each of its type."""
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in fields.items())
@@ -289,16 +300,10 @@ def write_json(path: Path, value: Any, sort_keys: bool = True) -> None:
         OSError: it cannot be written.
         UserError: a folder stands in its place.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
+    with containment.written(path) as file:
         json.dump(value, file, indent=1, sort_keys=sort_keys, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-    try:
-        draft.replace(path)
-    except IsADirectoryError:
-        draft.unlink()
-        raise UserError(f"{path}: is a folder, and a file has to stand there; remove it") from None
 
 
 def _digest(files: list[dict[str, Any]], properties: Mapping[str, Any]) -> str:
@@ -321,12 +326,6 @@ def _rows(path: Path) -> int | None:
     return None
 
 
-def points_outside(name: str) -> bool:
-    """Whether a relative name that others wrote would leave the folder that it is put into."""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
-
-
 def settle(state: Path, execution: str) -> None:
     """Ends the use of a state folder by an execution that was published.
 
@@ -337,10 +336,20 @@ def settle(state: Path, execution: str) -> None:
         execution: its id.
     """
     if any(path.is_dir() for path in state.iterdir() if path.name != SETTLED):
-        _discard(state / SETTLED)  # it may be a link to another place
-        (state / SETTLED).write_text(execution, encoding="utf-8")
+        _discard(state / SETTLED)
+        with containment.written(state / SETTLED) as marker:
+            marker.write(execution)
     else:
         shutil.rmtree(state, ignore_errors=True)
+
+
+def settled_by(state: Path) -> str | None:
+    """The id of the execution that a state folder was settled by; None where none says so in a form that can be one."""
+    try:
+        execution = containment.read_file(state / SETTLED).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return execution if names.is_execution(execution) else None
 
 
 def clear(state: Path) -> None:

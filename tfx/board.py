@@ -104,21 +104,25 @@ def find(root: Path) -> dict[str, Events]:
     for run in runs.folders(root):
         stages: dict[str, Events] = {}
         with contextlib.suppress(OSError):  # removed while it was looked at, or not ours to read
-            stages = {stage.name: events for stage in sorted(run.iterdir()) if (events := _events_of(stage))}
+            stages = {
+                stage.name: events for stage in sorted(run.iterdir()) if (events := _events_of(stage, root.resolve()))
+            }
         for stage, events in stages.items():
             found[run.name if len(stages) == 1 else f"{run.name}-{stage}"] = events
     return found
 
 
-def _events_of(stage: Path) -> Events | None:
-    """Those of the stage's published logs, or the live ones of a stage that has not finished."""
+def _events_of(stage: Path, root: Path) -> Events | None:
+    """Those of the stage's published logs, or the live ones of a stage that has not finished; a link out of the root shows none."""
     with contextlib.suppress(OSError):  # what is no folder; or the stage went on while it was looked at: next time
         for output in stage.iterdir():
-            manifest = manifest_of(output) if output.is_symlink() else None
+            inside = output.is_symlink() and output.resolve().is_relative_to(root / "store")
+            manifest = manifest_of(output) if inside else None
             if manifest and manifest["type"] == Logs.__name__:
                 return _events(output)
         for output in (stage / runs.LIVE).iterdir():
-            if events := _events(output):
+            inside = output.resolve().is_relative_to(root / "state")
+            if inside and (events := _events(output)):
                 return events
     return None
 

@@ -127,7 +127,7 @@ def changed_versions(recorded: Mapping[str, str]) -> list[str]:
 def _version(name: str) -> str:
     try:
         return _python_version() if name == "python" else metadata.version(name)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):
         return "absent"
 
 
@@ -168,11 +168,14 @@ def changed_code(recorded: Mapping[str, str]) -> list[str]:
 
 
 def _current_digest(module: str) -> str:
+    package = module.rpartition(".")[0]
+    if package and package not in sys.modules and not module.startswith(f"{PROJECT}."):
+        return "absent"  # `find_spec` would import the package, and the name may be of anybody's choice
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+        return _source_digest(spec.origin) if spec and spec.origin else "absent"
+    except (ImportError, ValueError, OSError, SyntaxError):  # no module, or none with a source
         return "absent"
-    return _source_digest(spec.origin) if spec and spec.origin else "absent"
 
 
 def _source_digest(path: str) -> str:

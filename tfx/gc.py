@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
-import shutil
 import sys
 import time
 from collections import Counter
@@ -21,8 +19,8 @@ from pathlib import Path
 
 from lmworks.configs.errors import ConfigError, UserError
 from lmworks.configs.shown import shown
-from lmworks.tfx import locks, runs
-from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of, read_file
+from lmworks.tfx import containment, locks, runs
+from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of, settled_by
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.remote import RemoteRoot
 
@@ -200,6 +198,8 @@ def collect(root: Path, items: list[Item], state: bool = False) -> tuple[list[It
                 with _held(root, item) as mine:
                     if mine and _remove(root, item, state, metadata):
                         removed.append(item)
+            except containment.RefusedError as error:
+                failed.append(f"{error}; {item.path} stays")
             except OSError as error:
                 failed.append(f"{item.path}: cannot be removed ({error.strerror or error})")
         _remove_locks(root)
@@ -209,11 +209,11 @@ def collect(root: Path, items: list[Item], state: bool = False) -> tuple[list[It
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Waits until no other `gc` removes anything under the root: two would each leave what the other has just looked at."""
-    path = root / "gc.lock"
-    handle = locks.acquire(path, wait=False)
+    path = root / ".gc.lock"
+    handle = locks.acquire(path, wait=False, top=root)
     if handle is None:
         print("another gc is at work; waiting for it", file=sys.stderr, flush=True)
-        handle = locks.acquire(path)
+        handle = locks.acquire(path, top=root)
     assert handle is not None
     try:
         yield
@@ -227,18 +227,18 @@ def _remove(root: Path, item: Item, state: bool, metadata: Metadata) -> bool:
     if item.kind == "link":
         if not _dangles(root, item.path):
             return False
-        item.path.unlink()
+        containment.remove(root, item.path)
         return True
     if _wanted(root, item, _linked(root), state):
         return False
     if item.path.name.startswith("."):  # what nobody reads
-        shutil.rmtree(item.path)
+        containment.remove(root, item.path)
         return True
     hidden = item.path.with_name(f".{item.path.name}" if item.kind == "state" else f".{_key(item)}.{item.path.name}")
-    item.path.rename(hidden)
+    containment.rename(root, item.path, hidden)
     if item.kind == "execution":
         metadata.forget(item.path)
-    shutil.rmtree(hidden)
+    containment.remove(root, hidden)
     return True
 
 
@@ -255,22 +255,16 @@ def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
 
 def _settled_is_wanted(root: Path, item: Item, targets: set[Path]) -> bool:
     """Whether a run holds on to the execution that left a state; also where the state does not say which."""
-    try:
-        content = read_file(item.path / SETTLED).decode("utf-8", "replace")
-    except OSError:
+    execution = settled_by(item.path)
+    if execution is None or execution.partition("/")[0] != item.stage:
         return True
-    stage, _, execution = content.partition("/")
-    if stage != item.stage or not re.fullmatch(r"[\w-]+", execution):
-        return True
-    return _wants(targets, root / "store" / stage / execution)
+    return _wants(targets, root / "store" / execution)
 
 
 @contextlib.contextmanager
 def _held(root: Path, item: Item) -> Iterator[bool]:
     """Holds what a process that works on the item holds; false where one does."""
-    path = _lock_of(root, item)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = locks.acquire(path, wait=False)
+    handle = locks.acquire(_lock_of(root, item), wait=False, top=root)
     try:
         yield handle is not None
     finally:
@@ -299,12 +293,10 @@ def _key(item: Item) -> str:
 def _remove_locks(root: Path) -> None:
     """Removes the lock files that nobody holds. Whoever opened one just before finds it gone and makes another."""
     for path in (root / "state").glob("*/*.lock"):
-        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
-            if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size:
-                continue
-            handle = locks.acquire(path, wait=False)
+        with contextlib.suppress(OSError, containment.RefusedError):  # gone meanwhile, or not ours to remove
+            handle = None if path.lstat().st_size else locks.acquire(path, wait=False, top=root)
             if handle is not None:
-                path.unlink()
+                containment.remove(root, path)
                 os.close(handle)
 
 

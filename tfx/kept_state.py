@@ -10,15 +10,18 @@ they are there; here, only if they have that content. What lies in a hidden fold
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.artifacts import file_sha256, parse_json, read_file, write_json
+from lmworks.tfx import containment
+from lmworks.tfx.artifacts import file_sha256, parse_json, write_json
+from lmworks.tfx.names import is_file
 from lmworks.tfx.transfer import File, Store, is_record, records_first
 
 PROGRESS, FILES = "progress", "files"
@@ -64,12 +67,12 @@ class KeptState:
         here = self._files()
         if there and (not here or self._is_further(there, here)):
             draft = self._state.with_name(f".{self._state.name}.fetched")
-            shutil.rmtree(draft, ignore_errors=True)
-            self._store.download(
-                [File(draft / name, f"{self._place}/{name}", size) for name, size in there.items()], self._stage
-            )
-            shutil.rmtree(self._state, ignore_errors=True)
-            draft.rename(self._state)
+            top = self._state.parent
+            containment.remove(top, draft)
+            files = [File(draft / name, f"{self._place}/{name}", size) for name, size in there.items()]
+            self._store.download(files, top, self._stage)
+            containment.remove(top, self._state)
+            containment.rename(top, draft, self._state)
             self._note(there)
             here = self._files()
         self._behind = self._foreign(there)
@@ -111,7 +114,7 @@ class KeptState:
 
     def _read(self, name: str) -> bytes:
         try:
-            return read_file(self._state / name)
+            return containment.read_file(self._state / name)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -172,14 +175,14 @@ class KeptState:
         thread.join()
 
     def _files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of change of what is here, without drafts and hidden folders."""
+        """Size and time of change of what is here, without drafts, hidden folders and links."""
         found = {}
         for folder, folders, names in os.walk(self._state):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # removed while we look
-                    status = os.stat(os.path.join(folder, name))
-                    if not name.startswith("."):
+                    status = os.lstat(os.path.join(folder, name))
+                    if not name.startswith(".") and stat.S_ISREG(status.st_mode):
                         path = Path(folder, name).relative_to(self._state).as_posix()
                         found[path] = (status.st_size, status.st_mtime_ns)
         return found
@@ -187,7 +190,7 @@ class KeptState:
     def _noted_sizes(self) -> dict[str, list[int]]:
         """The records that this machine has sent, and the sizes that they had."""
         try:
-            noted = parse_json(read_file(self._noted))
+            noted = parse_json(containment.read_file(self._noted))
         except OSError:
             return {}
         if not isinstance(noted, dict):
@@ -211,10 +214,11 @@ def _records(names: Iterable[str], read: Callable[[str], bytes]) -> list[_Record
     """Reads the records that speak of progress, the furthest first."""
     found = []
     for name in filter(is_record, names):
-        with contextlib.suppress(ValueError, AttributeError, TypeError, FileNotFoundError):  # torn, or gone meanwhile
+        # Torn, or gone meanwhile.
+        with contextlib.suppress(ValueError, AttributeError, TypeError, OverflowError, FileNotFoundError):
             content = parse_json(read(name))
             progress, beside = content.get(PROGRESS), PurePosixPath(name).parent.parent
-            if isinstance(progress, int | float):
-                files = {str(beside / file): digest for file, digest in dict(content.get(FILES, {})).items()}
-                found.append(_Record(progress, name, files))
+            files = dict(content.get(FILES, {}))
+            if isinstance(progress, int | float) and math.isfinite(progress) and all(map(is_file, files)):
+                found.append(_Record(progress, name, {str(beside / file): digest for file, digest in files.items()}))
     return sorted(found, reverse=True, key=lambda record: record.progress)

@@ -32,7 +32,7 @@ from pydantic import BaseModel
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.configs.shown import shown
-from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
+from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, vertex_tensorboard
 from lmworks.tfx.artifacts import (
     HTML,
     Artifact,
@@ -134,6 +134,7 @@ def execute(
             state = Path(context["state"])
         else:
             state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
+        containment.refuse_links(state)
         settled = is_settled(state)
         if settled and (unknown := [name for name, digest in external.items() if is_unknown(digest)]):
             print(

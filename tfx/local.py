@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.load import ConfigError
 from lmworks.configs.shown import LIMIT, shown
-from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
+from lmworks.tfx import containment, fingerprint, hosts, launch, locks, names, process, runs
 from lmworks.tfx.artifacts import MANIFEST, SETTLED, manifest_of, settle, whole_execution
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import INDEX, Metadata
@@ -60,6 +61,9 @@ class LocalRunner:
         in_process: run components in this process, for a debugger.
         verbose: show a failed stage's traceback.
         remote: what the root is the mirror of, where it is at a URL.
+
+    Raises:
+        ConfigError: the run cannot be called so.
     """
 
     def __init__(
@@ -71,6 +75,10 @@ class LocalRunner:
         verbose: bool = False,
         remote: RemoteRoot | None = None,
     ) -> None:
+        if not names.is_run(run):
+            raise ConfigError(
+                f"{names.quoted(run)} cannot be the name of a run, which is that of a folder in the root too"
+            )
         self.root, self.run, self.in_process, self.verbose = root.absolute(), run, in_process, verbose
         self.folder = self.root / run
         self.record = record
@@ -96,10 +104,10 @@ class LocalRunner:
         if left := hosts.forget_others():
             told = f"{' and '.join(left)} in the environment {'is' if len(left) == 1 else 'are'} ignored"
             print(f"{told}: a run is of this machine alone", file=sys.stderr)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        containment.make_folder(self.root, self.folder)
         metadata = Metadata(self.root)
         # Shared, for two may run under one name; who asks whether this run lives asks for it alone.
-        presence = locks.acquire(self.folder / runs.LOCK, shared=True)
+        presence = locks.acquire(self.folder / runs.LOCK, shared=True, top=self.root)
         assert presence is not None
         self._forget_progress()
         if self._remote:
@@ -206,11 +214,10 @@ class LocalRunner:
     def _lock(self, stage: str, key: str) -> Iterator[int]:
         """Holds the key. The stage's process inherits the lock, so it stays held until both are gone."""
         path = self.root / "state" / stage / f"{key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = locks.acquire(path, wait=False)
+        handle = locks.acquire(path, wait=False, top=self.root)
         if handle is None:
             self.screen.begin(stage, "another run is making the same; waiting for it")
-            handle = locks.acquire(path)
+            handle = locks.acquire(path, top=self.root)
         assert handle is not None
         try:
             yield handle
@@ -268,18 +275,26 @@ class LocalRunner:
 
     def _adopt(self, stage: str, key: str, metadata: Metadata) -> Path | None:
         """Takes over what a killed run had finished but not renamed, and clears what it had not finished."""
-        for draft in sorted((self.root / "store" / stage).glob(f".{key}.*")):
-            record = whole_execution({path.name: manifest_of(path) for path in draft.iterdir() if path.is_dir()})
+        store = self.root / "store" / stage
+        for draft in sorted(store.glob(f".{key}.*")):
+            inside = draft.is_dir() and not containment.leads_out(self.root, draft)
+            record = (
+                whole_execution({path.name: manifest_of(path) for path in draft.iterdir() if path.is_dir()})
+                if inside
+                else None
+            )
             if record:
                 fresh = not fingerprint.changed_code(record["code"]) and not fingerprint.changed_versions(
                     record["versions"]
                 )
-                if fresh:
-                    folder = self.root / "store" / record["id"]
-                    draft.rename(folder)
+                # By its own name, which its record must bear: another could be that of any folder.
+                folder = store / draft.name.removeprefix(f".{key}.")
+                ours = (record["id"], record["key"]) == (f"{stage}/{folder.name}", key)
+                if fresh and ours and not os.path.lexists(folder):
+                    containment.rename(self.root, draft, folder)
                     metadata.record(folder)
                     return folder
-            shutil.rmtree(draft, ignore_errors=True)
+            containment.remove(self.root, draft)
         return None
 
     def _make(
@@ -307,8 +322,8 @@ class LocalRunner:
         }
         log = self.folder / node.name / "log.txt"
         self._unlink(node.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        state.mkdir(parents=True, exist_ok=True)
+        for folder in (log.parent, store, state):
+            containment.make_folder(self.root, folder)
         runs.point(log.parent / runs.LIVE, state)
         with self._remote.keeping(node.name, state) if self._remote else contextlib.nullcontext():
             if self._remote:
@@ -319,9 +334,10 @@ class LocalRunner:
                     self._here(node, executor_input, context)
                 else:
                     self._spawn(node, executor_input, context, log, held)
-                draft.rename(store / name)
+                containment.rename(self.root, draft, store / name)
             except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
+                with contextlib.suppress(OSError):  # why it failed is what is told
+                    containment.remove(self.root, draft)
                 raise
         settle(state, f"{node.name}/{name}")
         return store / name
@@ -335,11 +351,12 @@ class LocalRunner:
     def _start(self, node: Node) -> tuple[Node, process.Waiting, Path]:
         """Starts a stage's process; where that is ahead of its work, its imports overlap with the stage before."""
         folder = self.folder / node.name
-        folder.mkdir(parents=True, exist_ok=True)
+        containment.make_folder(self.root, folder)
         log = folder / f".log-{os.getpid()}"
+        log.unlink(missing_ok=True)
         command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
         command.append(f"--early_config={node.config.model_dump_json()}")
-        with log.open("wb") as chatter:
+        with log.open("xb") as chatter:  # which follows no link
             child = process.Waiting(
                 [*command, "--executor_input="], stdin=subprocess.DEVNULL, stdout=chatter, stderr=chatter
             )
@@ -428,7 +445,7 @@ class LocalRunner:
     def _link(self, node: Node, execution: Path) -> None:
         """Points `<run>/<stage>/<output>` at the store, in one step each."""
         stage = self.folder / node.name
-        stage.mkdir(parents=True, exist_ok=True)
+        containment.make_folder(self.root, stage)
         for output in node.component.outputs:
             if (execution / output / MANIFEST).exists():
                 runs.point(stage / output, execution / output)
@@ -442,7 +459,7 @@ class LocalRunner:
         folder = self.folder / stage
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_symlink():
-                path.unlink()
+                containment.remove(self.root, path)
 
     def _summary(self, result: Result) -> str:
         """What a stage says of itself: the property `summary` of its first output that has one."""

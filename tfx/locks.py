@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
+from lmworks.tfx import containment
 
-def acquire(path: Path, shared: bool = False, wait: bool = True) -> int | None:
+
+def acquire(path: Path, shared: bool = False, wait: bool = True, top: Path | None = None) -> int | None:
     """Locks a file, which is made where there is none.
 
     Args:
-        path: the lock file; its folder exists.
+        path: the lock file.
         shared: with others that share it.
         wait: for whoever holds it.
+        top: folder that it is below, through no link, and in which its own is made; without it the file's own folder exists.
 
     Returns:
         A descriptor that holds the lock until it is closed, here and in every process that inherited it; None where
         another holds it and there is no waiting.
+
+    Raises:
+        RefusedError: it is a link or no file.
     """
     mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open(path, top)
         try:
             fcntl.flock(handle, mode)
             if _is(path, handle):
@@ -38,7 +46,7 @@ def acquire(path: Path, shared: bool = False, wait: bool = True) -> int | None:
 def held(path: Path) -> bool:
     """Whether a process holds the lock; also where that cannot be found out."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     except OSError:
@@ -52,8 +60,23 @@ def held(path: Path) -> bool:
     return False
 
 
+def _open(path: Path, top: Path | None) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with containment.opened(top or path.parent, path.parent, create=top is not None) as folder:
+        try:
+            handle = os.open(path.name, flags, 0o666, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+        else:
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return handle
+            os.close(handle)
+    raise containment.RefusedError(f"{path}: is a link or no file, and no lock; remove it")
+
+
 def _is(path: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
+        return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
         return False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.shown import shown
+from lmworks.tfx import containment, locks, names
 from lmworks.tfx.artifacts import execution_of, manifest_of, parse_json, whole_execution
 from lmworks.tfx.file_digests import FileDigests
 
@@ -36,8 +37,10 @@ class Metadata:
         path = root / INDEX
         root.mkdir(parents=True, exist_ok=True)
         # One at a time: two that make a fresh database at once would find it locked.
-        with (root / "metadata.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = locks.acquire(root / "metadata.lock")
+        assert lock is not None
+        try:
+            _refuse_links(path)
             try:
                 self._open(path)
             except sqlite3.DatabaseError as error:
@@ -46,6 +49,8 @@ class Metadata:
                 self._database.close()
                 _set_aside(path, str(error))
                 self._open(path)
+        finally:
+            os.close(lock)
         self.file_digests = FileDigests(path)
 
     def _open(self, path: Path) -> None:
@@ -83,8 +88,13 @@ class Metadata:
                     print(f"{shown(stage)}: cannot be read ({error.strerror}); it is left out", file=sys.stderr)
                     continue
                 for execution in executions:
-                    if not execution.name.startswith("."):
-                        self.record(execution)
+                    if not execution.name.startswith(".") and not (self._may_use(execution) and self.record(execution)):
+                        print(f"{shown(execution)}: is no whole execution and is left out", file=sys.stderr)
+
+    def _may_use(self, folder: Path) -> bool:
+        """Whether a folder in the store has an execution's name, and lies there and not behind a link."""
+        name = folder.relative_to(self.store).as_posix()
+        return names.is_execution(name) and folder.is_dir() and not containment.leads_out(self.store.parent, folder)
 
     def record(self, folder: Path) -> dict[str, Any] | None:
         """Indexes a published execution, `<store>/<stage>/<execution>`, and returns its record; None where it is not whole."""
@@ -122,12 +132,14 @@ class Metadata:
         for name, text in self._database.execute(query, (component, key, key)).fetchall():
             # A page of the index may be damaged without a trace in its structure.
             record = execution_of({"execution": parse_json(text)}) if isinstance(text, str | bytes) else None
-            if record is None:
+            if record is None or record["id"] != name:
                 print(
                     f"{INDEX}: what it holds of {shown(name)} is damaged; this execution is left out", file=sys.stderr
                 )
-                continue
-            yield self.store / name, record
+            elif os.path.lexists(self.store / name) and not self._may_use(self.store / name):
+                print(f"{self.store / name}: is behind a link; this execution is left out", file=sys.stderr)
+            else:
+                yield self.store / name, record
 
     def forget(self, folder: Path) -> None:
         """Takes an execution out of the index; what is left of it in the store stays until it is cleared by `gc`."""
@@ -160,6 +172,17 @@ class Metadata:
                     found[name] = None
                     waiting.append(name)
         return list(found)
+
+
+def _refuse_links(path: Path) -> None:
+    """Removes links that stand where the index belongs: SQLite would write into what they point at."""
+    for name in (path.name, *(f"{path.name}-{kind}" for kind in ("wal", "shm", "journal"))):
+        if path.with_name(name).is_symlink():
+            print(
+                f"{path.with_name(name)}: is a link, and is replaced by an index made anew from the store",
+                file=sys.stderr,
+            )
+            path.with_name(name).unlink()
 
 
 def _set_aside(path: Path, why: str) -> None:

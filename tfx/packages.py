@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.artifacts import file_sha256, points_outside
+from lmworks.tfx.artifacts import file_sha256
+from lmworks.tfx.names import points_outside
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
 

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +25,12 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.shown import shown
-from lmworks.tfx import locks, runs
+from lmworks.tfx import containment, locks, names, runs
 from lmworks.tfx.artifacts import (
     MANIFEST,
+    execution_of,
     manifest_of,
     parse_manifest,
-    points_outside,
-    read_file,
     whole_execution,
     write_json,
 )
@@ -73,26 +71,33 @@ class RemoteRoot:
 
     def look(self, stage: str) -> None:
         """Learns which executions of a stage the store has."""
-        names = set(self.store.listing(f"store/{stage}"))
+        there = {name for name in self.store.listing(f"store/{stage}") if names.is_identifier(name)}
         known = self._known / stage
-        for gone in [path for path in known.glob("*") if path.name not in names]:
-            shutil.rmtree(gone, ignore_errors=True)  # by another run here, perhaps
+        for gone in [path for path in known.glob("*") if path.name not in there]:
+            with contextlib.suppress(OSError):  # by another run here, perhaps
+                containment.remove(self.mirror, gone)
         with ThreadPoolExecutor(8) as pool:
-            new = [name for name in names if not self._record(stage, name)]
+            new = [name for name in there if not self._record(stage, name)]
             list(pool.map(lambda name: self._learn(stage, name), new))
 
     def _learn(self, stage: str, name: str) -> None:
-        for output in self.store.listing(f"store/{stage}/{name}"):
+        for output in filter(names.is_stage, self.store.listing(f"store/{stage}/{name}")):
+            place = f"store/{stage}/{name}/{output}/{MANIFEST}"
             try:
-                content = self.store.read(f"store/{stage}/{name}/{output}/{MANIFEST}")
+                content = self.store.read(place)
             except Refused as error:
                 print(f"{shown(error)}; this execution is left out", file=sys.stderr)
                 return
-            if content and (manifest := parse_manifest(content)):
-                self._check([entry["path"] for entry in manifest["files"]], f"store/{stage}/{name}/{output}/{MANIFEST}")
-                known = self._known / stage / name / output
-                known.mkdir(parents=True, exist_ok=True)
-                write_json(known / MANIFEST, manifest)
+            if content is None:
+                continue
+            manifest = parse_manifest(content)
+            record = manifest and execution_of(manifest)
+            if not manifest or not record or (record["id"], manifest["output"]) != (f"{stage}/{name}", output):
+                print(f"{self.url}/{place}: is no manifest of this execution, which is left out", file=sys.stderr)
+                continue
+            known = self._known / stage / name / output
+            containment.make_folder(self.mirror, known)
+            write_json(known / MANIFEST, manifest)
 
     def executions(self, stage: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Those of a stage that are whole there and have this key, newest first: name and record."""
@@ -155,8 +160,8 @@ class RemoteRoot:
             # Last, and whole: from now on it counts.
             self.store.write(f"{place}/{output}/{MANIFEST}", (folder / output / MANIFEST).read_bytes())
             known = self._known / stage / name / output
-            known.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / output / MANIFEST, known / MANIFEST)
+            containment.make_folder(self.mirror, known)
+            write_json(known / MANIFEST, manifest)
 
     def fetch(self, folder: Path, output: str) -> None:
         """Makes the mirror have an output that the store has.
@@ -172,7 +177,7 @@ class RemoteRoot:
             raise UserError(
                 f"{self.url}/store/{stage}/{name}/{output}: is not there any more; run the same command again"
             )
-        (folder / output).mkdir(parents=True, exist_ok=True)
+        containment.make_folder(self.mirror, folder / output)
         files = [
             File(
                 folder / output / entry["path"],
@@ -182,8 +187,9 @@ class RemoteRoot:
             )
             for entry in manifest["files"]
         ]
-        missing = [file for file in files if not file.local.exists() or file.local.stat().st_size != file.size]
-        self.store.download(missing, stage)
+        here = {file for file in files if file.local.is_file() and file.local.lstat().st_size == file.size}
+        missing = [file for file in files if file not in here or containment.leads_out(self.mirror, file.local)]
+        self.store.download(missing, self.mirror, stage)
         write_json(folder / output / MANIFEST, manifest)
 
     def tell(self, folder: Path) -> None:
@@ -196,11 +202,10 @@ class RemoteRoot:
         for reason in damaged:
             print(f"{shown(reason)}; it is left out: run it again, or remove it", file=sys.stderr)
         for name, record in records.items():
-            self._check([str(told["execution"]) for told in record["stages"].values()], f"{name}/{runs.RECORD}")
             folder = self.mirror / name
             try:
                 if not locks.held(folder / runs.LOCK):
-                    folder.mkdir(parents=True, exist_ok=True)
+                    containment.make_folder(self.mirror, folder)
                     runs.write_record(folder, record)
             except (FileExistsError, NotADirectoryError, UserError):
                 print(f"{shown(folder)}: is in the way of the run of that name, which is left out", file=sys.stderr)
@@ -223,10 +228,10 @@ class RemoteRoot:
             except Refused as error:
                 damaged.append(str(error))
                 continue
-            if content is not None and (record := runs.parse_record(content)):
+            if content is not None and names.is_run(name) and (record := runs.parse_record(content)):
                 whole[name] = record
             elif content is not None:
-                damaged.append(f"{self.url}/{name}/{runs.RECORD}: is no record of a run")
+                damaged.append(f"{self.url}/{shown(name)}/{runs.RECORD}: is no record of a run")
         return whole, damaged
 
     def record(self, run: str) -> dict[str, Any]:
@@ -245,7 +250,8 @@ class RemoteRoot:
         found: dict[str, int] = {}
         for path, size in self.store.sizes(place).items():
             name = "/".join(path.split("/")[:2])
-            found[name] = found.get(name, 0) + size
+            if names.is_execution(name):
+                found[name] = found.get(name, 0) + size
         return sorted(found.items())
 
     @contextlib.contextmanager
@@ -260,38 +266,43 @@ class RemoteRoot:
             state: the folder of its state in the mirror.
         """
         kept = KeptState(self.store, stage, state, self.mirror / ".sent" / stage / f"{state.name}.json")
+        containment.make_folder(self.mirror, state.parent)
         kept.fetch()
         with kept.sending():
             yield
         self._over[stage] = kept
 
-    def fetch_kind(self, run: Path, kind: str) -> None:
-        """Fetches and links the outputs of a run that are of a type, by the type's name."""
-        for stage, told in runs.read_record(run)["stages"].items():
-            if told["execution"]:
-                self.look(stage)
-                folder = self.mirror / "store" / told["execution"]
-                for output in self.outputs(folder):
-                    manifest = self.manifest(folder, output)
-                    if manifest and manifest["type"] == kind:
-                        self.fetch(folder, output)
-                        (run / stage).mkdir(exist_ok=True)
-                        runs.point(run / stage / output, folder / output)
-
-    def _check(self, names: Iterable[str], where: str) -> None:
-        """What others wrote into the store becomes paths here, and those must stay in the mirror."""
-        for name in names:
-            if points_outside(name):
-                raise UserError(f"{self.url}/{where}: refused: {name!r} points outside the root")
+    def fetch_kind(self, folders: Iterable[Path], kind: str) -> None:
+        """Fetches and links the outputs of runs that are of a type, by the type's name."""
+        results = [
+            (folder / stage, told["execution"])
+            for folder in folders
+            for stage, told in runs.read_record(folder)["stages"].items()
+            if told["execution"]
+        ]
+        for stage in {place.name for place, _ in results}:
+            self.look(stage)
+        for place, execution in results:
+            source = self.mirror / "store" / execution
+            for output in self.outputs(source):
+                manifest = self.manifest(source, output)
+                if manifest and manifest["type"] == kind:
+                    try:
+                        self.fetch(source, output)
+                    except UserError as error:  # what is wrong with one does not hide the others
+                        print(f"{error}; it is left out", file=sys.stderr)
+                        continue
+                    containment.make_folder(self.mirror, place)
+                    runs.point(place / output, source / output)
 
     def _manifest(self, stage: str, name: str, output: str) -> dict[str, Any] | None:
         try:
-            return parse_manifest(read_file(self._known / stage / name / output / MANIFEST))
+            return parse_manifest(containment.read_file(self._known / stage / name / output / MANIFEST))
         except OSError:
             return None
 
     def _record(self, stage: str, name: str) -> dict[str, Any] | None:
         """The record of an execution that the store has whole."""
         folder = self._known / stage / name
-        found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("*")}
+        found = {path.name: self._manifest(stage, name, path.name) for path in folder.glob("[!.]*")}
         return whole_execution({name: manifest for name, manifest in found.items() if manifest})

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -20,8 +21,8 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.shown import shown
-from lmworks.tfx import locks, progress
-from lmworks.tfx.artifacts import has_fields, parse_json, read_file, write_json
+from lmworks.tfx import containment, locks, names, progress
+from lmworks.tfx.artifacts import has_fields, parse_json, write_json
 from lmworks.tfx.screen import MARKS, Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
@@ -75,14 +76,25 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
     if not has_fields(record, {"run": str, "status": str, "stages": dict}):
         return None
     whole = (
-        all(has_fields(told, stage) and told["status"] in MARKS for told in record["stages"].values())
+        all(
+            names.is_stage(name)
+            and has_fields(told, stage)
+            and told["status"] in MARKS
+            and _may_hold(name, told["execution"])
+            for name, told in record["stages"].items()
+        )
         and has_fields(record.get("process", {"pid": 0, "host": ""}), {"pid": int, "host": str})
         and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
         and has_fields(kept := record.get("kept", {}), {})
-        and all(isinstance(execution, str) for execution in kept.values())
+        and all(names.is_stage(name) and _may_hold(name, execution) for name, execution in kept.items())
         and all(_is_time(record.get(name, 0.0)) for name in ("began", "ended"))
     )
-    return record if whole else None
+    return record if whole and names.is_run(record["run"]) else None
+
+
+def _may_hold(stage: str, execution: Any) -> bool:
+    """Whether a record may say that a stage's result is an execution."""
+    return execution is None or names.is_execution(execution, stage)
 
 
 def _is_time(value: Any) -> bool:
@@ -120,12 +132,8 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 def write_progress(folder: Path, stage: str, event: dict[str, Any]) -> None:
     """Puts a progress event where other processes find it, whole or not at all."""
     facts = {name: _finite(value) for name, value in event["facts"].items()}
-    draft = folder / f".{PROGRESS}.{os.getpid()}"
-    try:
-        draft.write_text(json.dumps({**event, "facts": facts, "stage": stage, "time": time.time()}), encoding="utf-8")
-        draft.replace(folder / PROGRESS)
-    except OSError:  # a full disk, say: nothing that a run should end for
-        draft.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), containment.written(folder / PROGRESS) as file:  # a full disk ends no run
+        json.dump({**event, "facts": facts, "stage": stage, "time": time.time()}, file)
 
 
 def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
@@ -150,7 +158,7 @@ def progress_of(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
 def _latest_progress(folder: Path, stage: str) -> dict[str, Any] | None:
     """The progress that a stage reported last."""
     try:
-        event = parse_json(read_file(folder / PROGRESS))
+        event = parse_json(containment.read_file(folder / PROGRESS))
     except OSError:  # none yet, or none any more
         return None
     fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
@@ -205,7 +213,7 @@ def point(link: Path, target: Path) -> None:
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
-        record = parse_record(read_file(path))
+        record = parse_record(containment.read_file(path))
     except OSError as error:
         told = error.strerror or error
         raise UserError(

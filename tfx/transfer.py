@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.shown import shown
-from lmworks.tfx.artifacts import MANIFEST, file_sha256, points_outside
+from lmworks.tfx import containment, names
+from lmworks.tfx.artifacts import MANIFEST, file_sha256
 from lmworks.tfx.screen import Screen
 
 T = TypeVar("T")
@@ -152,27 +153,29 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """The content of a small file; None where there is none."""
-        try:
-            return bytes(self._patiently(name, lambda: self.system.cat_file(f"{self.path}/{name}")))
-        except FileNotFoundError:
-            return None
+
+        def call() -> bytes | None:
+            try:
+                return bytes(self.system.cat_file(f"{self.path}/{name}"))
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+        return self._patiently(name, call)
 
     def listing(self, name: str) -> list[str]:
         """Names of the files and folders in a folder; none where it does not exist."""
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in self._listed(name, False))
 
     def sizes(self, name: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by their names below it.
-
-        Raises:
-            UserError: one would not be below a folder here.
-        """
+        """Bytes of all files below a folder, by their names below it; a file that could not be below a folder here is left out."""
         cut = len(f"{self.path}/{name}/".lstrip("/"))
         found = {entry["name"].lstrip("/")[cut:]: entry["size"] for entry in self._listed(name, True)}
-        for path in found:
-            if points_outside(path):
-                raise UserError(f"{self.url}/{name}: refused: {path!r} points outside of it")
-        return found
+        folders = {path for path in found if path.endswith("/") or not path}  # some clients of S3 keep empty ones
+        refused = {path for path in found.keys() - folders if not names.is_file(path)}
+        refused |= names.files_in_the_way(found.keys() - folders - refused)
+        for path in sorted(refused):
+            print(f"{self.url}/{name}: {names.quoted(path)} can be no file in it and is left out", file=sys.stderr)
+        return {path: size for path, size in found.items() if path not in refused | folders}
 
     def _listed(self, name: str, deep: bool) -> list[dict[str, Any]]:
         folder = f"{self.path}/{name}".rstrip("/")
@@ -198,6 +201,7 @@ class Store:
     def remove(self, names: Iterable[str]) -> None:
         """Removes files; those that are gone already count as removed."""
         for name in names:
+            self._refuse_links(name)
             try:
                 self._patiently(name, functools.partial(self.system.rm_file, f"{self.path}/{name}"))
             except FileNotFoundError:
@@ -223,11 +227,12 @@ class Store:
 
         self._all(files, send, about, "upload")
 
-    def download(self, files: list[File], about: str) -> None:
+    def download(self, files: list[File], top: Path, about: str) -> None:
         """Fetches files; each stands under its name only when it is whole and, where that is known, has the right SHA-256.
 
         Args:
             files: whose folders need not exist.
+            top: folder that all are below, through no link.
             about: what they are, for whoever waits.
 
         Raises:
@@ -235,8 +240,9 @@ class Store:
         """
 
         def fetch(file: File, count: Callable[[int], None]) -> None:
-            file.local.parent.mkdir(parents=True, exist_ok=True)
+            containment.make_folder(top, file.local.parent)
             draft = file.local.with_name(f".{file.local.name}.{os.getpid()}")
+            draft.unlink(missing_ok=True)
             try:
                 self.system.get_file(f"{self.path}/{file.name}", str(draft), callback=_counter(count))
                 if draft.stat().st_size != file.size or (file.sha256 and file_sha256(draft) != file.sha256):
@@ -251,9 +257,22 @@ class Store:
 
     def _folder_of(self, name: str) -> None:
         """Makes the folder of a file; in an object store there is nothing to do, and to look costs a request each."""
-        kinds = self.system.protocol
-        if not _OBJECT_STORES & {*([kinds] if isinstance(kinds, str) else kinds)}:
+        if not _OBJECT_STORES & self._kinds():
+            self._refuse_links(name)
             self.system.makedirs(f"{self.path}/{name}".rpartition("/")[0], exist_ok=True)
+
+    def _refuse_links(self, name: str) -> None:
+        """Checks that a file is in the store, where that is a folder which others may have put links into."""
+        if "file" in self._kinds():
+            folder = Path(self.path, name).parent
+            if containment.leads_out(Path(self.path), folder):
+                raise UserError(
+                    f"{folder}: is behind a link, and nothing is changed through one; put the folder itself there"
+                )
+
+    def _kinds(self) -> set[str]:
+        kinds = self.system.protocol
+        return {*([kinds] if isinstance(kinds, str) else kinds)}
 
     def _all(
         self, files: list[File], move: Callable[[File, Callable[[int], None]], None], about: str, direction: str

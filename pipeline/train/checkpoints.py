@@ -35,7 +35,7 @@ import numpy as np
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.configs.shown import shown
-from lmworks.tfx import fingerprint
+from lmworks.tfx import fingerprint, names
 from lmworks.tfx.artifacts import file_sha256, sync, write_json
 
 Arrays = dict[str, np.ndarray]
@@ -367,6 +367,8 @@ def _record(path: Path) -> dict[str, Any]:
         version = record["version"]
         keys = {"progress", "identity", "code", "versions", "files", "best", "facts"}
         torn = version == _VERSION and bool(keys - record.keys())
+        # Which another machine may have left in a bucket, and which become paths here.
+        paths = [] if torn else [*record["files"], *record["facts"]["events"], *filter(None, [record["best"]])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _TornError(f"{_RECORD} is torn: {error}") from None
     if version != _VERSION:
@@ -374,7 +376,7 @@ def _record(path: Path) -> dict[str, Any]:
             f"{path}: has the format {version}, and this version of lmworks reads {_VERSION}; use the version that wrote it, or "
             "remove the folder to start anew"
         )
-    if torn:
+    if torn or not all(map(names.is_file, paths)):
         raise _TornError(f"{_RECORD} is torn")
     return record
 

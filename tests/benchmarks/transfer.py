@@ -78,7 +78,7 @@ def measure(name: str, count: int, size: int, ours_first: bool) -> dict[str, tup
                 lambda: system.put(f"{source}/", f"{bucket}/theirs/", recursive=True),
             ),
             "download": (
-                lambda: store.download(back, "files"),
+                lambda: store.download(back, ours, "files"),
                 lambda: system.get(f"{bucket}/theirs/", f"{theirs}/", recursive=True),
             ),
         }

@@ -170,21 +170,19 @@ def test_what_another_process_holds_when_it_is_to_go_stays(two):
     assert gc.collect(root, gc.find(root)) == ([first], [])
 
 
-@pytest.mark.parametrize("broken", ["rename", "forget", "rmtree"])
+@pytest.mark.parametrize("broken", ["rename", "forget", "remove"])
 def test_a_crash_in_the_middle_leaves_nothing_half_visible(two, monkeypatch, broken):
     root, _ = two
 
     class CrashError(Exception):
         pass
 
-    def crash(folder, *arguments, **options):
-        if broken == "rmtree":
-            if not folder.exists():
-                return
+    def crash(_, folder, *arguments):
+        if broken == "remove":
             next(folder.glob("*/*.tfevents.*")).unlink()
         raise CrashError
 
-    owner = {"rename": gc.Path, "forget": gc.Metadata, "rmtree": gc.shutil}[broken]
+    owner = gc.Metadata if broken == "forget" else gc.containment
     with monkeypatch.context() as patch:
         patch.setattr(owner, broken, crash)
         with pytest.raises(CrashError):

@@ -89,23 +89,6 @@ def test_what_was_removed_from_the_store_is_sent_again(s3):
         assert len(whole(s3)) == 2
 
 
-def test_a_store_cannot_write_outside_the_mirror(s3, monkeypatch, tmp_path):
-    remote_stages.run(s3.url)
-    whole = json.loads(objects(s3)["one/run.json"])
-    (name,) = [name for name in objects(s3) if name.endswith("/examples/artifact.json")]
-    manifest = json.loads(objects(s3)[name])
-    manifest["files"][0]["path"] = "../../../../evil"
-    s3.pipe_file(f"{s3.url}/{name}", json.dumps(manifest).encode())
-    machine(monkeypatch, tmp_path, 2)
-    with pytest.raises(UserError, match=r"artifact\.json: refused: '\.\./\.\./\.\./\.\./evil' points outside the root"):
-        remote_stages.run(s3.url)
-    bad = whole | {"run": "bad"}
-    bad["stages"]["fill"]["execution"] = "../../bad"
-    s3.pipe_file(f"{s3.url}/bad/run.json", json.dumps(bad).encode())
-    with pytest.raises(UserError, match=r"run\.json: refused: '\.\./\.\./bad' points outside the root"):
-        RemoteRoot(s3.url).look_at_runs()
-
-
 def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice(s3, monkeypatch, tmp_path):
     command = [sys.executable, "-m", "tests.tfx.remote_stages", s3.url, "one", "120", "500"]
     child = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
@@ -404,7 +387,7 @@ def test_logs_are_fetched_for_tensorboard(s3, monkeypatch, tmp_path):
     machine(monkeypatch, tmp_path, 2)
     root = RemoteRoot(s3.url)
     root.look_at_runs()
-    root.fetch_kind(root.mirror / "one", "Logs")
+    root.fetch_kind([root.mirror / "one"], "Logs")
     assert (root.mirror / "one" / "learn" / "logs" / "events.out.tfevents.1").exists()
     assert not list(root.mirror.rglob("size.txt"))
 
