@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+import types
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -39,6 +40,7 @@ def learn(config: Word, examples: Input[Examples], logs: Output[Logs]) -> bool:
 
     Its state outlives it where the word is `lasting`.
     """
+    sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")  # which keeps TensorBoard from importing TensorFlow
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
