@@ -40,7 +40,9 @@ def learn(config: Word, examples: Input[Examples], logs: Output[Logs]) -> bool:
 
     Its state outlives it where the word is `lasting`.
     """
-    sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")  # which keeps TensorBoard from importing TensorFlow
+    sys.modules["tensorboard.compat.notf"] = types.ModuleType(
+        "notf"
+    )  # which keeps TensorBoard from importing TensorFlow
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -43,7 +43,8 @@ def test_live_work_is_seen_while_it_runs_and_gone_afterwards(tmp_path, start):
     assert re.search("learn       running \\d+ s  1/2 steps", shown)
     assert f"{live}  (not finished)" in shown
     assert re.search(
-        "one +running +[-0-9]+ [:0-9]+ +\\d+ s +learn \\d+ s  1/2 steps", lmworks("runs", f"--root={tmp_path}").stdout
+        "one +running +[-0-9]+ [:0-9]+ +(\\d+ min )?\\d+ s +learn \\d+ s  1/2 steps",
+        lmworks("runs", f"--root={tmp_path}").stdout,
     )
     (tmp_path / "release").touch()
     assert process.wait(120) == 0
