@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 _LONGEST, _LONGEST_PATH = 200, 1024
 """Bytes. File systems take 255 for a name, and locks and drafts add to it; S3 takes 1,024 for a path."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_OF_THE_ROOT = r"store|state|metadata\.lock|metadata\.sqlite.*"
+"""What every root has in its top folder."""
 
 
 def is_component(name: object) -> bool:
@@ -39,7 +41,7 @@ def is_stage(name: object) -> bool:
 def is_run(name: object) -> bool:
     """Whether a name can be that of a run, beside what every root has in its top folder."""
     # Compared as by a file system that does not know upper case from lower.
-    return is_identifier(name) and not re.match(r"(store|state)$|metadata\.", str(name).lower())
+    return is_identifier(name) and not re.fullmatch(_OF_THE_ROOT, str(name).lower())
 
 
 def is_execution(name: object, stage: str = "") -> bool:

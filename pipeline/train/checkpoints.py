@@ -36,7 +36,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.configs.shown import shown
 from lmworks.tfx import fingerprint, names
-from lmworks.tfx.artifacts import file_sha256, sync, write_json
+from lmworks.tfx.artifacts import file_sha256, has_fields, sync, write_json
 
 Arrays = dict[str, np.ndarray]
 _VERSION = 3
@@ -365,20 +365,38 @@ def _record(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(content)
         version = record["version"]
-        keys = {"progress", "identity", "code", "versions", "files", "best", "facts"}
-        torn = version == _VERSION and bool(keys - record.keys())
-        # Which another machine may have left in a bucket, and which become paths here.
-        paths = [] if torn else [*record["files"], *record["facts"]["events"], *filter(None, [record["best"]])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise _TornError(f"{_RECORD} is torn: {error}") from None
     if version != _VERSION:
         raise UserError(
             f"{path}: has the format {version}, and this version of lmworks reads {_VERSION}; use the version that wrote it, or "
             "remove the folder to start anew"
         )
-    if torn or not all(map(names.is_file, paths)):
+    if not _is_whole(record):
         raise _TornError(f"{_RECORD} is torn")
     return record
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Whether a record has its fields, and names files beside it: it may come from a bucket that others write to."""
+    fields = {
+        "progress": int,
+        "identity": dict,
+        "code": dict,
+        "versions": dict,
+        "files": dict,
+        "best": str,
+        "facts": dict,
+    }
+    if not has_fields(record, fields) or not has_fields(record["facts"], {"events": dict}):
+        return False
+    paths = [*record["files"], *record["facts"]["events"]]
+    best_is_known = record["best"] in ("", *record["files"])
+    return (
+        has_fields(record["identity"], {"config": dict, "data": str})
+        and best_is_known
+        and all(map(names.is_file, paths))
+    )
 
 
 @functools.cache

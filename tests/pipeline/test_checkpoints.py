@@ -141,6 +141,24 @@ def test_what_cannot_be_read_is_an_error_and_all_stays(tmp_path, spoil, name):
     assert (content(tmp_path / "x"), names(tmp_path / "x")) == before
 
 
+@pytest.mark.parametrize("name", ["../../events/evil", "/tmp/evil", "a/../../../evil", ""])
+@pytest.mark.parametrize("kind", ["files", "events", "best"])
+def test_a_record_that_names_files_elsewhere_is_torn(tmp_path, kind, name, capfd):
+    """As one in a bucket may, which others write to: event files are copied by these names."""
+    folder = tmp_path / "x" / "y"
+    written(folder, 5)
+    path = folder / "step-00000005"
+    record = json.loads((path / "checkpoint.json").read_text())
+    changes = {
+        "files": {"files": record["files"] | {name: ""}},
+        "events": {"facts": record["facts"] | {"events": {name: 1}}},
+        "best": {"best": name or "none"},
+    }
+    change_record(path, **changes[kind])
+    assert opened(folder).newest(False, 5) is None
+    assert "is no whole checkpoint and is skipped: checkpoint.json is torn" in capfd.readouterr().err
+
+
 def test_too_many_open_files_are_an_error_and_all_stays(tmp_path):
     checkpoints = written(tmp_path / "x", 5, 10)
     before, limits = content(tmp_path / "x"), resource.getrlimit(resource.RLIMIT_NOFILE)
