@@ -200,6 +200,8 @@ def collect(root: Path, items: list[Item], state: bool = False) -> tuple[list[It
                 with _held(root, item) as mine:
                     if mine and _remove(root, item, state, metadata):
                         removed.append(item)
+            except FileNotFoundError:  # a run or another gc has removed it meanwhile
+                continue
             except OSError as error:
                 failed.append(f"{item.path}: cannot be removed ({error.strerror or error})")
         _remove_locks(root)
