@@ -200,6 +200,8 @@ def collect(root: Path, items: list[Item], state: bool = False) -> tuple[list[It
                         removed.append(item)
             except containment.RefusedError as error:
                 failed.append(f"{error}; {item.path} stays")
+            except FileNotFoundError:  # a run or another gc has removed it meanwhile
+                continue
             except OSError as error:
                 failed.append(f"{item.path}: cannot be removed ({error.strerror or error})")
         _remove_locks(root)
