@@ -15,12 +15,16 @@ from pydantic import BaseModel, ValidationError
 from lmworks.configs.errors import ConfigError
 from lmworks.configs.schema import Config
 from lmworks.configs.section import OnlyFor
+from lmworks.configs.shown import shown
+from lmworks.configs.yaml_bounds import DEPTH, SIZE
 from lmworks.configs.yaml_reader import parse_value, parse_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
 _QUOTE = "quote it as you wrote it, '…', in a shell \"'…'\""
 """What was written is not known here: 0x10 is 16, and `on` is true."""
+_MOST_LINES = 50
+"""Errors that are listed."""
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
@@ -30,18 +34,23 @@ def override(tree: dict[str, Any], assignment: str) -> None:
         ConfigError: no `=`, a value that YAML does not read or would lose, or a key below something that is no section.
     """
     key, equals, value = assignment.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set={assignment}: must be KEY=VALUE, for example --set=train.epochs=1")
-    *parents, last = key.split(".")
+    parts = key.split(".")
+    if not equals or not all(parts) or len(parts) > DEPTH:
+        written = shown(assignment, 200)
+        raise ConfigError(f"--set={written}: must be KEY=VALUE, for example --set=train.epochs=1")
+    *parents, last = parts
     node = tree
     for parent in parents:
         child = node.get(parent)
         if child is None:
             child = node[parent] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"--set={assignment}: {parent} is {child!r}, which has no keys; set it whole")
+            raise ConfigError(
+                f"--set={shown(assignment, 200)}: {shown(parent, 80)} is {shown(repr(child), 80)}, which has no keys; "
+                "set it whole"
+            )
         node = child
-    node[last] = parse_value(value, f"--set={key}")
+    node[last] = parse_value(value, f"--set={shown(key, 200)}")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -55,8 +64,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: with every error of the config at once, each with its path, value and the nearest known key.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(SIZE + 1)  # of a device too, which has no end
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise ConfigError(f"{path}: cannot read the config: {reason}") from None
     tree = parse_yaml(text, str(path))
@@ -70,20 +80,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T:  # type: ignore[assignment]
     """Validates a tree of keys against a schema; see `load`."""
     lines = [*_not_finite(tree), *_of_another_task(tree, schema)]
-    config = None
+    config, errors = None, []
     try:
         config = schema.model_validate(tree)
     except ValidationError as error:
-        lines += [
-            _explain(details, tree, schema)
+        errors = [
+            details
             for details in error.errors(include_url=False)
             # If a value may be text or an object, an object is judged as an object only.
             if not (details["loc"][-1:] == ("str",) and isinstance(details["input"], dict))
             and not _is_not_finite(details["input"])
         ]
     if config is None or lines:
-        count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
-        raise ConfigError("\n  ".join([f"{origin}: {count} in the config", *dict.fromkeys(lines)]))
+        lines += [_explain(details, tree, schema) for details in errors[:_MOST_LINES]]
+        lines = list(dict.fromkeys(lines))
+        count = len(lines) + len(errors[_MOST_LINES:])
+        more = [f"and {count - _MOST_LINES:,} more"] if count > _MOST_LINES else []
+        title = f"{origin}: {count:,} error{'' if count == 1 else 's'} in the config"
+        raise ConfigError("\n  ".join([title, *lines[:_MOST_LINES], *more]))
     return config
 
 
@@ -130,7 +144,7 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
     location = _in_tree(details["loc"], tree)
     if details["type"] == "invalid_key":  # no text, which every known key is
         location[-1] = str(details["input"])
-    path = ".".join(map(str, location)) or "config"
+    path = shown(".".join(map(str, location)) or "config", 200)
     if details["type"] in ("extra_forbidden", "invalid_key"):
         return f"{path}: unknown key; {_hint(location, schema)}"
     if details["type"] == "missing":
