@@ -159,8 +159,13 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if details["type"] == "value_error" and isinstance(details["input"], dict | BaseModel):
         return f"{path}: {message}"
-    verb = message if details["type"] == "value_error" else f"should be {message}"
-    return f"{path}: {value}: {verb}"
+    if details["type"] == "int_parsing_size":
+        message = "is too large"
+    elif details["msg"].startswith("Input should be "):
+        message = f"should be {message}"
+    elif details["type"] != "value_error":  # "String should match pattern '…'"
+        message = message[:1].lower() + message[1:]
+    return f"{path}: {value}: {message}"
 
 
 def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:

@@ -14,7 +14,7 @@ from absl import flags
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
-from lmworks.configs.paths import expand
+from lmworks.configs.paths import beside, expand
 from lmworks.configs.schema import Config, check_name
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
         for name in _PATHS:
             if name in values and values[name].value:
                 values[name].value = expand(values[name].value, f"--{name}")
-        return act(values, rest)
+        with beside(values.config if "config" in values else None):
+            return act(values, rest)
     except (flags.Error, ConfigError) as error:
         print(f"lmworks {arguments[0]}: {error}", file=sys.stderr)
         return USAGE
@@ -149,11 +150,14 @@ def _execute(
     """Runs a config's stages, up to one of them, under a name."""
     # Imported here: a config error and --help answer at once.
     from lmworks.pipeline.graph import graph
+    from lmworks.pipeline.memory import check_memory
     from lmworks.tfx.local import LocalRunner
     from lmworks.tfx.process import interrupt_on_sigterm
 
     interrupt_on_sigterm()
     nodes = graph(config, until, run=name)
+    if not _is_url(values.root) and any(node.name == "train" for node in nodes):
+        check_memory(config)  # behind a URL another machine may have trained it
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
     record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}

@@ -346,3 +346,25 @@ def test_a_long_set_is_refused_in_one_short_line(bad):
         override({"name": "x" * 9_000}, bad)
     assert len(str(caught.value)) < 700
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "most"),
+    [
+        ("model", "layers", 1e6, 1000), ("model", "heads", 1e6, 1024), ("model", "hidden_dim", 1e6, 65536),
+        ("model", "intermediate_dim", 1e9, 262144), ("preprocess", "sequence_length", 1e9, 1048576),
+        ("train", "batch_size", 10**9, "1,048,576"), ("train", "accumulate", 1e9, 1048576), ("train", "epochs", 1e300, 1000000),
+        ("train", "keep_checkpoints", 1e15, 1000000000000), ("evaluate", "stride", 1e15, 1000000000000),
+    ],
+)  # fmt: skip
+def test_a_size_that_is_a_slip_is_refused_with_its_bound(section, key, value, most):
+    others = {"model": {"architecture": "gpt2"}} if section == "model" else {}
+    message = errors_of(task="causal_lm", **{section: others.get(section, {}) | {key: value}})
+    assert f"  {section}.{key}: " in message
+    assert f" {most}" in message
+
+
+def test_a_number_that_is_no_size_at_all_is_refused_in_words():
+    message = errors_of(train={"steps": 1e300}, platform={"vertex": {"region": "Berlin"}})
+    assert "train.steps: 1e+300: is too large" in message
+    assert "platform.vertex.region: 'Berlin': string should match pattern" in message
