@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lmworks.configs.errors import ConfigError
+from lmworks.configs.other_names import ANSWER_OF, KEY_OF, VALUE_OF, snake_case
 from lmworks.configs.schema import Config
 from lmworks.configs.section import OnlyFor
 from lmworks.configs.shown import shown
@@ -162,22 +164,56 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
     if details["type"] == "int_parsing_size":
         message = "is too large"
     elif details["msg"].startswith("Input should be "):
-        message = f"should be {message}"
+        meant = _value_meant(details["input"], message) if details["type"] == "literal_error" else ""
+        message = f"should be {message}{meant}"
     elif details["type"] != "value_error":  # "String should match pattern '…'"
         message = message[:1].lower() + message[1:]
     return f"{path}: {value}: {message}"
 
 
 def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:
-    """What to write instead of an unknown key: the same key of another section, the nearest of this one, or any of it."""
+    """What to write instead of an unknown key: what it is called here, the nearest key of this section or of all, or any of it."""
     *parents, key = map(str, location)
-    elsewhere = [path for path in _paths_of(schema) if path.rpartition(".")[2] == key]
-    if elsewhere:
+    if elsewhere := _ending_with(key, schema):
         return f"it is a key of another section: {' or '.join(elsewhere[:3])}"
+    if answer := ANSWER_OF.get(snake_case(key)):
+        return answer
     known = _known_keys(location[:-1], schema)
+    if schema is Config and (path := key_called(key)):
+        return f"did you mean {path}?"
     if nearest := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
         return f"did you mean {'.'.join([*parents, nearest[0]])}?"
+    names = {path.rpartition(".")[2]: path for path in reversed([*_paths_of(schema)])}
+    if nearest := difflib.get_close_matches(key, names, n=1, cutoff=0.8):
+        return f"did you mean {names[nearest[0]]}?"
     return f"known here: {', '.join(known)}"
+
+
+def _ending_with(key: str, schema: type[BaseModel]) -> list[str]:
+    return [path for path in _paths_of(schema) if path.rpartition(".")[2] == key]
+
+
+def key_called(name: str) -> str | None:
+    """Returns the path of the key that other libraries, or a flag, call so; none where there is none.
+
+    Args:
+        name: a last part of a key, or a name elsewhere, in any way of writing.
+    """
+    name = snake_case(name)
+    return KEY_OF.get(name) or next(iter(_ending_with(name, Config)), None)
+
+
+def _value_meant(value: Any, expected: str) -> str:
+    """A question for a value that is none of a list, where one of them is near.
+
+    Args:
+        value: as it stands in the config.
+        expected: the list, each in single quotes.
+    """
+    allowed = re.findall(r"'([^']*)'", expected)
+    name = snake_case(str(value)) if isinstance(value, str | int) else ""
+    meant = [VALUE_OF[name]] if VALUE_OF.get(name) in allowed else difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def _paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:

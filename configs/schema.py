@@ -21,6 +21,7 @@ from lmworks.configs.metrics import unknown_metric, unreachable
 from lmworks.configs.paths import expand, find
 from lmworks.configs.platform import Platform, Registry
 from lmworks.configs.section import OnlyFor, Positive, Section
+from lmworks.configs.stores import check_place
 from lmworks.configs.warmup import warmup_steps
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
@@ -608,20 +609,8 @@ class Servables(Section):
 
 
 def _repository(value: str) -> str:
-    if "://" in value:
-        scheme = value.partition("://")[0]
-        if scheme not in _STORES:
-            raise ValueError(
-                f"{scheme}:// is of no store that files can be written to and served from; {', '.join(_STORES)} are"
-            )
+    check_place(value)
     return value.rstrip("/") or value
-
-
-_STORES = (
-    "s3", "s3a", "gs", "gcs", "az", "abfs", "oss", "oci", "tos", "hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav", "file",
-)  # fmt: skip
-"""Of fsspec's protocols those that keep files for others, whole and under their names. `hf` makes a commit of each file, `memory`
-ends with the process, and most others only read."""
 
 
 class Export(Servables):
@@ -638,14 +627,24 @@ class Export(Servables):
         return self
 
 
+_LONGEST_NAME = 128
+"""Characters of a run's name: file systems hold 255 bytes, and some names are made of it."""
+
+
 def check_name(value: str) -> str:
     """Returns the name of a run if it can be that of a folder.
 
     Raises:
-        ValueError: It cannot, or it is the name of a folder that every root has.
+        ValueError: It cannot, or it is the name of something that every root has.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value in ("store", "state"):
-        raise ValueError("must be letters, digits, '.', '_' and '-', and not 'store' or 'state'")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value.lower() in ("store", "state"):
+        raise ValueError(
+            "must be letters, digits, '.', '_' and '-', begin with a letter or digit, and not be 'store' or 'state'"
+        )
+    if value.lower().startswith(("metadata.sqlite", "metadata.lock")):
+        raise ValueError("is the name of a file that every root has")
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"must be at most {_LONGEST_NAME} characters")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import sqlite3
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from lmworks.configs.errors import UserError
-from lmworks.configs.load import ConfigError, load
+from lmworks.configs.load import ConfigError, key_called, load
 from lmworks.configs.paths import beside, expand
 from lmworks.configs.schema import Config, check_name
+from lmworks.configs.shown import shown
+from lmworks.configs.stores import check_root
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -54,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
         return DONE if arguments else USAGE
     command = _COMMANDS.get(arguments[0])
     if command is None:
-        print(f"lmworks: unknown command {arguments[0]!r}; known: {', '.join(_COMMANDS)}", file=sys.stderr)
+        name = shown(repr(arguments[0]), 80)
+        print(f"lmworks: unknown command {name}; {_command_hint(arguments[0])}", file=sys.stderr)
         return USAGE
     define, act, about = command
     values = flags.FlagValues()
@@ -62,13 +66,15 @@ def main(arguments: Sequence[str]) -> int:
     flags.DEFINE_boolean("help", False, "This text.", short_name="h", flag_values=values)
     define(values)
     try:
-        rest = values([arguments[0], *arguments[1:]])[1:]
+        rest = _parse(values, arguments)
         if values.help:
             print(f"lmworks {arguments[0]}: {about}\n\n{_flags_help(values)}")
             return DONE
         for name in _PATHS:
             if name in values and values[name].value:
                 values[name].value = expand(values[name].value, f"--{name}")
+        if "root" in values:
+            check_root(values.root)
         with beside(values.config if "config" in values else None):
             return act(values, rest)
     except (flags.Error, ConfigError) as error:
@@ -91,6 +97,43 @@ def main(arguments: Sequence[str]) -> int:
         told += "" if "the same command" in told or "the run" in told else "; the same command goes on from here"
         print(f"lmworks {arguments[0]}: {told}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _command_hint(name: str) -> str:
+    name = name.lower()
+    if name.startswith("-"):
+        return f"the command comes first: lmworks COMMAND {name.partition('=')[0]}=…"
+    meant = [_OTHER_COMMANDS[name]] if name in _OTHER_COMMANDS else difflib.get_close_matches(name, _COMMANDS, n=1)
+    return f"did you mean {meant[0]}?" if meant else f"known: {', '.join(_COMMANDS)}"
+
+
+def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> Sequence[str]:
+    """Reads the flags of a command.
+
+    Args:
+        values: get them.
+        arguments: the command and what follows it.
+
+    Returns:
+        The arguments that are no flags.
+
+    Raises:
+        flags.Error: a flag is not known, or has a value that it cannot have.
+        ConfigError: it is a key of the config, or is set to nothing.
+    """
+    try:
+        rest = list(values(arguments))[1:]
+    except flags.UnrecognizedFlagError as error:
+        if "set" in values and (key := key_called(error.flagname)):
+            raise ConfigError(f"--{error.flagname} is no flag; did you mean --set={key}=…?") from None
+        raise
+    except UnicodeDecodeError:
+        raise ConfigError("--flagfile: is no UTF-8 text") from None
+    for name in values:
+        flag = values[name]
+        if flag.present and isinstance(flag.value, str) and not flag.value.strip():
+            raise ConfigError(f"--{name}={flag.value} is empty; is a variable not set?")
+    return rest
 
 
 def _help() -> str:
@@ -184,11 +227,11 @@ def _define_run(values: flags.FlagValues) -> None:
 def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     config = _config(values)
-    name = values.run or config.name
+    name = config.name if values.run is None else values.run
     try:
         check_name(name)  # a run's name is a folder's name too
     except ValueError as error:
-        raise ConfigError(f"--run={name}: {error}") from None
+        raise ConfigError(f"--run={shown(name, 200)}: {error}") from None
     elsewhere = values.runner != "local"
     for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
         if values[flag].present:
@@ -264,10 +307,11 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
         remote.look_at_runs()
     if rest:
         _no_more(rest[1:])
-        folder = root / rest[0]
-        if not (folder / runs.RECORD).exists():
-            known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
-            raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
+        folders = {folder.name: folder for folder in runs.folders(root)}
+        if rest[0] not in folders:
+            known = ", ".join(sorted(folders)) or "none"
+            raise ConfigError(f"{values.root}: has no run {shown(repr(rest[0]), 80)}; known: {known}")
+        folder = folders[rest[0]]
         if values.follow:
             return _follow(folder, remote)
         print(runs.show(folder, f"{remote.url}/store" if remote else ""))
@@ -428,6 +472,18 @@ _COMMANDS: dict[str, _Command] = {
     "predict": (_define_predict, _predict, "labels for texts: lmworks predict --servable=DIR --text='…'"),
     "schema": (lambda values: None, _schema, "JSON schema of a config, for editors"),
 }
+
+_OTHER_COMMANDS = {
+    **dict.fromkeys(("train", "fit", "start", "finetune", "evaluate", "eval", "export", "resume"), "run"),
+    **dict.fromkeys(("list", "ls", "ps", "status", "log", "logs"), "runs"),
+    **dict.fromkeys(("infer", "inference", "generate", "classify", "serve"), "predict"),
+    **dict.fromkeys(("clean", "prune", "rm", "delete"), "gc"),
+    "tensorboard": "board",
+    "show": "preview",
+    "build": "compile",
+    "keys": "schema",
+}
+"""What other programs call our commands."""
 
 
 if __name__ == "__main__":
