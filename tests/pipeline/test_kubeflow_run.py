@@ -179,7 +179,7 @@ def test_schedule(server, capfd):
 
 
 @pytest.mark.parametrize(
-    "cron", ["", "0 3 * *", "60 3 * * *", "0 0 3 * * *", "0 3 * * MON", "0 3 * * 7", "*/0 3 * * *", "5-1 3 * * *"]
+    "cron", ["x", "0 3 * *", "60 3 * * *", "0 0 3 * * *", "0 3 * * MON", "0 3 * * 7", "*/0 3 * * *", "5-1 3 * * *"]
 )
 def test_no_cron_expression(server, capfd, cron):
     assert run(server, f"--cron={cron}") == 2

@@ -383,6 +383,7 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("a set of no key", ["run", "--config=c.yaml", "--set="], 2, r"--set=: must be KEY=VALUE"),
     ("an output of nothing", ["compile", "--config=c.yaml", "--target=vertex", "--output="], 2, r"--output= is empty"),
     ("a servable of nothing", ["predict", "--servable="], 2, r"--servable= is empty"),
+    ("a schedule of nothing", ["run", "--config=c.yaml", "--runner=kubeflow", "--cron="], 2, r"--cron= is empty"),
     ("a host of nothing, which would be all", ["board", "--host="], 2, r"--host= is empty"),
     ("a run that is the root", ["run", "--config=c.yaml", "--run=."], 2, r"--run=\.: must be letters"),
     ("a run that looks like a flag", ["run", "--config=c.yaml", "--run=-x"], 2, r"--run=-x: must be letters"),
