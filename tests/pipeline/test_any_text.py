@@ -40,7 +40,7 @@ TEXTS = st.one_of(
     st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join),
 )
 KEYS = sorted(_paths_of(Config))
-few = settings(max_examples=int(os.environ.get("LMWORKS_EXAMPLES", "60")), deadline=None)
+few = settings(max_examples=int(os.environ.get("LMWORKS_EXAMPLES", "40")), deadline=None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,7 +112,7 @@ def test_any_name_of_a_run(outer, name):
     run(outer, "runs", name)
 
 
-@few
+@settings(few, max_examples=few.max_examples // 3)  # each makes a root
 @given(TEXTS)
 @example("s3://")
 @example("memory://x")
