@@ -445,7 +445,8 @@ class EarlyStopping(Section):
     not which weights are kept: those are always of the best value."""
 
 
-_MOST_ROWS = 2**20
+_MOST_ROWS = 2**16
+"""Rows of a micro-batch, each of which has its place in memory, however few there are."""
 
 
 def _batch_size(value: Any) -> Any:
@@ -487,7 +488,7 @@ class Train(Section):
     """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory, at most 1,024 and
     so that an epoch has at least 16 steps; the size is said in the log and in the model's properties, and kept when the run is
     resumed."""
-    accumulate: Annotated[int, Field(gt=0, le=2**20)] = 1
+    accumulate: Annotated[int, Field(gt=0, le=2**16)] = 1
     """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
     learning_rate: Annotated[float, Field(gt=0), PER_RUN] = 5e-5
     """The peak, after warm-up."""

@@ -353,7 +353,7 @@ def test_a_long_set_is_refused_in_one_short_line(bad):
     [
         ("model", "layers", 1e6, 1000), ("model", "heads", 1e6, 1024), ("model", "hidden_dim", 1e6, 65536),
         ("model", "intermediate_dim", 1e9, 262144), ("preprocess", "sequence_length", 1e9, 1048576),
-        ("train", "batch_size", 10**9, "1,048,576"), ("train", "accumulate", 1e9, 1048576), ("train", "epochs", 1e300, 1000000),
+        ("train", "batch_size", 10**9, "65,536"), ("train", "accumulate", 1e9, 65536), ("train", "epochs", 1e300, 1000000),
         ("train", "keep_checkpoints", 1e15, 1000000000000), ("evaluate", "stride", 1e15, 1000000000000),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lmworks.configs.errors import ConfigError
 from lmworks.configs.load import load
 from lmworks.pipeline import memory
 from lmworks.pipeline.main import main
@@ -18,7 +19,7 @@ def test_a_model_that_is_too_large_is_refused_with_its_estimate(tmp_path, capsys
     assert main(["run", TINY, HUGE]) == 2
     message = capsys.readouterr().err
     assert "model: layers 1,000, hidden_dim 65,536" in message
-    assert "25,774,796 million parameters" in message
+    assert "25,774,795.8 million parameters" in message
     assert "this machine has" in message
     assert not any(tmp_path.iterdir())
 
@@ -38,3 +39,12 @@ def test_a_model_that_fits_is_taken():
     memory.check_memory(
         load(f"{REPOSITORY}/configs/tiny.yaml", [sizes, f"preprocess.tokenizer.train.vocabulary_size={2**20}"])
     )
+
+
+def test_a_batch_that_is_too_large_is_refused_with_its_estimate(monkeypatch):
+    monkeypatch.setattr(memory, "_ACCELERATORS", ())
+    recipe = f"{REPOSITORY}/configs/gpt_stdlib.yaml"
+    sizes = ["model.layers=100", "train.batch_size=65536", "preprocess.sequence_length=4096"]
+    with pytest.raises(ConfigError, match=r"train\.batch_size 65,536 of 4,096 tokens each needs [\d,]+\.\d GB or more"):
+        memory.check_memory(load(recipe, sizes))
+    memory.check_memory(load(recipe, ["model.layers=100", "train.batch_size=auto"]))
