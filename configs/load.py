@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,14 +14,19 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lmworks.configs.errors import ConfigError
+from lmworks.configs.other_names import ANSWER_OF, KEY_OF, VALUE_OF, snake_case
 from lmworks.configs.schema import Config
 from lmworks.configs.section import OnlyFor
+from lmworks.configs.shown import shown
+from lmworks.configs.yaml_bounds import DEPTH, SIZE
 from lmworks.configs.yaml_reader import parse_value, parse_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
 _QUOTE = "quote it as you wrote it, '…', in a shell \"'…'\""
 """What was written is not known here: 0x10 is 16, and `on` is true."""
+_MOST_LINES = 50
+"""Errors that are listed."""
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
@@ -30,18 +36,23 @@ def override(tree: dict[str, Any], assignment: str) -> None:
         ConfigError: no `=`, a value that YAML does not read or would lose, or a key below something that is no section.
     """
     key, equals, value = assignment.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set={assignment}: must be KEY=VALUE, for example --set=train.epochs=1")
-    *parents, last = key.split(".")
+    parts = key.split(".")
+    if not equals or not all(parts) or len(parts) > DEPTH:
+        written = shown(assignment, 200)
+        raise ConfigError(f"--set={written}: must be KEY=VALUE, for example --set=train.epochs=1")
+    *parents, last = parts
     node = tree
     for parent in parents:
         child = node.get(parent)
         if child is None:
             child = node[parent] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"--set={assignment}: {parent} is {child!r}, which has no keys; set it whole")
+            raise ConfigError(
+                f"--set={shown(assignment, 200)}: {shown(parent, 80)} is {shown(repr(child), 80)}, which has no keys; "
+                "set it whole"
+            )
         node = child
-    node[last] = parse_value(value, f"--set={key}")
+    node[last] = parse_value(value, f"--set={shown(key, 200)}")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -55,8 +66,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: with every error of the config at once, each with its path, value and the nearest known key.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(SIZE + 1)  # of a device too, which has no end
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise ConfigError(f"{path}: cannot read the config: {reason}") from None
     tree = parse_yaml(text, str(path))
@@ -70,20 +82,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T:  # type: ignore[assignment]
     """Validates a tree of keys against a schema; see `load`."""
     lines = [*_not_finite(tree), *_of_another_task(tree, schema)]
-    config = None
+    config, errors = None, []
     try:
         config = schema.model_validate(tree)
     except ValidationError as error:
-        lines += [
-            _explain(details, tree, schema)
+        errors = [
+            details
             for details in error.errors(include_url=False)
             # If a value may be text or an object, an object is judged as an object only.
             if not (details["loc"][-1:] == ("str",) and isinstance(details["input"], dict))
             and not _is_not_finite(details["input"])
         ]
     if config is None or lines:
-        count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
-        raise ConfigError("\n  ".join([f"{origin}: {count} in the config", *dict.fromkeys(lines)]))
+        lines += [_explain(details, tree, schema) for details in errors[:_MOST_LINES]]
+        lines = list(dict.fromkeys(lines))
+        count = len(lines) + len(errors[_MOST_LINES:])
+        more = [f"and {count - _MOST_LINES:,} more"] if count > _MOST_LINES else []
+        title = f"{origin}: {count:,} error{'' if count == 1 else 's'} in the config"
+        raise ConfigError("\n  ".join([title, *lines[:_MOST_LINES], *more]))
     return config
 
 
@@ -130,7 +146,7 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
     location = _in_tree(details["loc"], tree)
     if details["type"] == "invalid_key":  # no text, which every known key is
         location[-1] = str(details["input"])
-    path = ".".join(map(str, location)) or "config"
+    path = shown(".".join(map(str, location)) or "config", 200)
     if details["type"] in ("extra_forbidden", "invalid_key"):
         return f"{path}: unknown key; {_hint(location, schema)}"
     if details["type"] == "missing":
@@ -145,20 +161,59 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if details["type"] == "value_error" and isinstance(details["input"], dict | BaseModel):
         return f"{path}: {message}"
-    verb = message if details["type"] == "value_error" else f"should be {message}"
-    return f"{path}: {value}: {verb}"
+    if details["type"] == "int_parsing_size":
+        message = "is too large"
+    elif details["msg"].startswith("Input should be "):
+        meant = _value_meant(details["input"], message) if details["type"] == "literal_error" else ""
+        message = f"should be {message}{meant}"
+    elif details["type"] != "value_error":  # "String should match pattern '…'"
+        message = message[:1].lower() + message[1:]
+    return f"{path}: {value}: {message}"
 
 
 def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:
-    """What to write instead of an unknown key: the same key of another section, the nearest of this one, or any of it."""
+    """What to write instead of an unknown key: what it is called here, the nearest key of this section or of all, or any of it."""
     *parents, key = map(str, location)
-    elsewhere = [path for path in paths_of(schema) if path.rpartition(".")[2] == key]
-    if elsewhere:
+    if elsewhere := _ending_with(key, schema):
         return f"it is a key of another section: {' or '.join(elsewhere[:3])}"
+    if answer := ANSWER_OF.get(snake_case(key)):
+        return answer
     known = _known_keys(location[:-1], schema)
+    if schema is Config and (path := key_called(key)):
+        return f"did you mean {path}?"
     if nearest := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
         return f"did you mean {'.'.join([*parents, nearest[0]])}?"
+    names = {path.rpartition(".")[2]: path for path in reversed([*paths_of(schema)])}
+    if nearest := difflib.get_close_matches(key, names, n=1, cutoff=0.8):
+        return f"did you mean {names[nearest[0]]}?"
     return f"known here: {', '.join(known)}"
+
+
+def _ending_with(key: str, schema: type[BaseModel]) -> list[str]:
+    return [path for path in paths_of(schema) if path.rpartition(".")[2] == key]
+
+
+def key_called(name: str) -> str | None:
+    """Returns the path of the key that other libraries, or a flag, call so; none where there is none.
+
+    Args:
+        name: a last part of a key, or a name elsewhere, in any way of writing.
+    """
+    name = snake_case(name)
+    return KEY_OF.get(name) or next(iter(_ending_with(name, Config)), None)
+
+
+def _value_meant(value: Any, expected: str) -> str:
+    """A question for a value that is none of a list, where one of them is near.
+
+    Args:
+        value: as it stands in the config.
+        expected: the list, each in single quotes.
+    """
+    allowed = re.findall(r"'([^']*)'", expected)
+    name = snake_case(str(value)) if isinstance(value, str | int) else ""
+    meant = [VALUE_OF[name]] if VALUE_OF.get(name) in allowed else difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:

@@ -18,9 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
-from lmworks.configs.paths import expand
+from lmworks.configs.paths import expand, find
 from lmworks.configs.platform import Platform, Registry
 from lmworks.configs.section import OnlyFor, Positive, Section
+from lmworks.configs.stores import check_place
 from lmworks.configs.warmup import warmup_steps
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
@@ -142,7 +143,7 @@ class Source(Section):
     leaves some out. Rows get the columns `file` and `folder`."""
     separator: Annotated[Separator | None, DOCUMENTS] = None
     """Text documents: the line that stands between two of them; `ingest.separator` when not given."""
-    byte_range: Annotated[tuple[Annotated[int, Field(ge=0)], Positive] | None, DOCUMENTS] = None
+    byte_range: Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None, DOCUMENTS] = None
     """Text documents: only the file's bytes from the first to before the second, after decompression."""
     label_rule: Annotated[dict[str, Interval], LABELLED] = {}
     """Turns a number in the label column into a class: `{negative: {below: -0.5}, positive: {above: 0.5}}`.
@@ -177,7 +178,7 @@ class Source(Section):
         ]
 
     def folders(self, key: str) -> tuple[str, ...]:
-        """Lists the paths as they are on this machine: `~`, `$VARIABLES` and `python://stdlib` expanded.
+        """Lists the paths as they are on this machine: `~`, `$VARIABLES` and `python://stdlib` expanded, looked up.
 
         Args:
             key: Of the config that names the source, for errors.
@@ -185,21 +186,23 @@ class Source(Section):
         Raises:
             UserError: A path names an environment variable that is not set.
         """
-        library = sysconfig.get_path("stdlib")
-        return tuple(expand(path.replace(PYTHON_LIBRARY, library, 1), key) for path in self.path)
+        return tuple(find(path, key) for path in self._with_library())
 
     def external(self, key: str) -> tuple[str, ...]:
-        """Lists paths, globs and URLs whose content decides what is read.
+        """Lists paths, globs and URLs whose content decides what is read, relative ones as they were written.
 
         Args:
             key: Of the config that names the source, for errors.
         """
+        paths = tuple(expand(path, key) for path in self._with_library())
         patterns = [pattern for pattern in self.files if not pattern.startswith("!")]
         if not patterns:
-            return self.folders(key)
-        return tuple(
-            f"{glob.escape(folder.rstrip('/'))}/{pattern}" for folder in self.folders(key) for pattern in patterns
-        )
+            return paths
+        return tuple(f"{glob.escape(path.rstrip('/'))}/{pattern}" for path in paths for pattern in patterns)
+
+    def _with_library(self) -> list[str]:
+        library = sysconfig.get_path("stdlib")
+        return [path.replace(PYTHON_LIBRARY, library, 1) for path in self.path]
 
 
 def _unread(key: str, *kinds: Format | None) -> str:
@@ -342,7 +345,7 @@ class TokenizerTraining(Section):
 
     kind: Literal["wordpiece", "bpe"]
     """`wordpiece` as BERT's, or byte-level `bpe` as GPT-2's."""
-    vocabulary_size: Positive
+    vocabulary_size: Annotated[int, Field(gt=0, le=2**20)]
     """Number of tokens, special tokens and (bpe) the 256 bytes counted."""
     lowercase: bool = True
     """wordpiece: lower-case texts and strip accents; byte-level BPE changes no text."""
@@ -364,7 +367,7 @@ class Tokenizer(Section):
 class Preprocess(Section):
     """Examples to token sequences."""
 
-    sequence_length: Annotated[int, Field(ge=4)] = 128
+    sequence_length: Annotated[int, Field(ge=4, le=2**20)] = 128
     """Longest sequence in tokens, special tokens counted. A classifier truncates longer texts; a language model packs
     its documents, end to end, into sequences of this length."""
     tokenizer: Tokenizer = Tokenizer()
@@ -408,13 +411,13 @@ class Model(Section):
     `package://NAME==VERSION/MEMBER#sha256=HEX` or the same as an object."""
     architecture: Literal["bert", "gpt2"] | None = None
     """From scratch: the kind of model; needs `preprocess.tokenizer.train`."""
-    layers: Positive = 4
+    layers: Annotated[int, Field(gt=0, le=1000)] = 4
     """From scratch: number of Transformer layers."""
-    heads: Positive = 4
+    heads: Annotated[int, Field(gt=0, le=1024)] = 4
     """From scratch: attention heads of each layer; they divide `hidden_dim`."""
-    hidden_dim: Positive = 256
+    hidden_dim: Annotated[int, Field(gt=0, le=2**16)] = 256
     """From scratch: width of the embeddings and of each layer."""
-    intermediate_dim: Positive = 1024
+    intermediate_dim: Annotated[int, Field(gt=0, le=2**18)] = 1024
     """From scratch: width of each layer's feed-forward network."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout of the whole model; the preset's own (0.1 from scratch) when not given."""
@@ -442,10 +445,18 @@ class EarlyStopping(Section):
     not which weights are kept: those are always of the best value."""
 
 
+_MOST_ROWS = 2**16
+"""Rows of a micro-batch, each of which has its place in memory, however few there are."""
+
+
 def _batch_size(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if value == "auto":
         return value
-    raise ValueError("must be a whole number above 0, or auto")
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError("must be a whole number above 0, or auto")
+    if value > _MOST_ROWS:
+        raise ValueError(f"must be at most {_MOST_ROWS:,}, or auto; train.accumulate makes the steps of more examples")
+    return value
 
 
 def _entry(value: str) -> str:
@@ -463,7 +474,7 @@ def _ascending(value: tuple[int, int]) -> tuple[int, int]:
 class Train(Section):
     """Sequences to a model."""
 
-    epochs: Annotated[float, Field(gt=0), PER_RUN] = 3
+    epochs: Annotated[float, Field(gt=0, le=10**6), PER_RUN] = 3
     """Passes over the training split."""
     steps: Annotated[Positive | None, PER_RUN] = None
     """Optimizer steps; wins over epochs. With `schedule: constant`, and a warm-up of as many steps as before, a finished run that
@@ -477,7 +488,7 @@ class Train(Section):
     """Examples per micro-step over all devices. `auto`: the largest power of two whose step fits into memory, at most 1,024 and
     so that an epoch has at least 16 steps; the size is said in the log and in the model's properties, and kept when the run is
     resumed."""
-    accumulate: Positive = 1
+    accumulate: Annotated[int, Field(gt=0, le=2**16)] = 1
     """Micro-steps whose gradients make one optimizer step, weighted by their real targets: 16 x 1 trains as 2 x 8."""
     learning_rate: Annotated[float, Field(gt=0), PER_RUN] = 5e-5
     """The peak, after warm-up."""
@@ -599,20 +610,8 @@ class Servables(Section):
 
 
 def _repository(value: str) -> str:
-    if "://" in value:
-        scheme = value.partition("://")[0]
-        if scheme not in _STORES:
-            raise ValueError(
-                f"{scheme}:// is of no store that files can be written to and served from; {', '.join(_STORES)} are"
-            )
+    check_place(value)
     return value.rstrip("/") or value
-
-
-_STORES = (
-    "s3", "s3a", "gs", "gcs", "az", "abfs", "oss", "oci", "tos", "hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav", "file",
-)  # fmt: skip
-"""Of fsspec's protocols those that keep files for others, whole and under their names. `hf` makes a commit of each file, `memory`
-ends with the process, and most others only read."""
 
 
 class Export(Servables):
@@ -629,14 +628,24 @@ class Export(Servables):
         return self
 
 
+_LONGEST_NAME = 128
+"""Characters of a run's name: file systems hold 255 bytes, and some names are made of it."""
+
+
 def check_name(value: str) -> str:
     """Returns the name of a run if it can be that of a folder.
 
     Raises:
-        ValueError: It cannot, or it is the name of a folder that every root has.
+        ValueError: It cannot, or it is the name of something that every root has.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value in ("store", "state"):
-        raise ValueError("must be letters, digits, '.', '_' and '-', and not 'store' or 'state'")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value.lower() in ("store", "state"):
+        raise ValueError(
+            "must be letters, digits, '.', '_' and '-', begin with a letter or digit, and not be 'store' or 'state'"
+        )
+    if value.lower().startswith(("metadata.sqlite", "metadata.lock")):
+        raise ValueError("is the name of a file that every root has")
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"must be at most {_LONGEST_NAME} characters")
     return value
 
 

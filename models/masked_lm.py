@@ -11,6 +11,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.backend import backend
 from lmworks.models.huggingface import read_masked_head, with_pooler
+from lmworks.models.parameters import BERT_POSITIONS
 from lmworks.models.preset import check_positions, dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.tokenizer import EXACT
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 _KINDS = ("bert",)
 """Models that are read from folders in Hugging Face's format."""
-_POSITIONS = 512
-"""Of a BERT from scratch, so that it can be fine-tuned on longer texts than it was trained on."""
 
 
 def build(
@@ -57,7 +56,7 @@ def build(
     if preset is None:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=pieces.vocabulary_size,
-            max_sequence_length=max(sequence_length, _POSITIONS),
+            max_sequence_length=max(sequence_length, BERT_POSITIONS),
             dtype=dtype,
             **sizes_of(settings),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib.metadata
 import json
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from lmworks.configs.errors import UserError
-from lmworks.configs.load import ConfigError, load
-from lmworks.configs.paths import expand
+from lmworks.configs.load import ConfigError, key_called, load
+from lmworks.configs.paths import beside, expand
 from lmworks.configs.schema import Config, check_name
 from lmworks.configs.shown import shown
+from lmworks.configs.stores import check_root
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -60,19 +62,23 @@ def main(arguments: Sequence[str]) -> int:
         return DONE
     command = _COMMANDS.get(arguments[0])
     if command is None:
-        print(f"lmworks: unknown command {arguments[0]!r}; known: {', '.join(_COMMANDS)}", file=sys.stderr)
+        name = shown(repr(arguments[0]), 80)
+        print(f"lmworks: unknown command {name}; {_command_hint(arguments[0])}", file=sys.stderr)
         return USAGE
     _, act, about = command
     values = _flags_of(arguments[0])
     try:
-        rest = values([arguments[0], *arguments[1:]])[1:]
+        rest = _parse(values, arguments)
         if values.help:
             print(f"lmworks {arguments[0]}: {about}\n\n{_flags_help(values)}")
             return DONE
         for name in _PATHS:
             if name in values and values[name].value:
                 values[name].value = expand(values[name].value, f"--{name}")
-        return act(values, rest)
+        if "root" in values:
+            check_root(values.root)
+        with beside(values.config if "config" in values else None):
+            return act(values, rest)
     except (flags.Error, ConfigError) as error:
         _complain(arguments[0], error)
         return USAGE
@@ -112,6 +118,43 @@ def _version() -> str:
 
 def _complain(command: str, error: object) -> None:
     print(f"lmworks {command}: {shown(error, lines=True)}", file=sys.stderr)
+
+
+def _command_hint(name: str) -> str:
+    name = name.lower()
+    if name.startswith("-"):
+        return f"the command comes first: lmworks COMMAND {name.partition('=')[0]}=…"
+    meant = [_OTHER_COMMANDS[name]] if name in _OTHER_COMMANDS else difflib.get_close_matches(name, _COMMANDS, n=1)
+    return f"did you mean {meant[0]}?" if meant else f"known: {', '.join(_COMMANDS)}"
+
+
+def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> Sequence[str]:
+    """Reads the flags of a command.
+
+    Args:
+        values: get them.
+        arguments: the command and what follows it.
+
+    Returns:
+        The arguments that are no flags.
+
+    Raises:
+        flags.Error: a flag is not known, or has a value that it cannot have.
+        ConfigError: it is a key of the config, or is set to nothing.
+    """
+    try:
+        rest = list(values(arguments))[1:]
+    except flags.UnrecognizedFlagError as error:
+        if "set" in values and (key := key_called(error.flagname)):
+            raise ConfigError(f"--{error.flagname} is no flag; did you mean --set={key}=…?") from None
+        raise
+    except UnicodeDecodeError:
+        raise ConfigError("--flagfile: is no UTF-8 text") from None
+    for name in values:
+        flag = values[name]
+        if flag.present and isinstance(flag.value, str) and not flag.value.strip():
+            raise ConfigError(f"--{name}={flag.value} is empty; is a variable not set?")
+    return rest
 
 
 def _help() -> str:
@@ -172,11 +215,14 @@ def _execute(
     """Runs a config's stages, up to one of them, under a name."""
     # Imported here: a config error and --help answer at once.
     from lmworks.pipeline.graph import graph
+    from lmworks.pipeline.memory import check_memory
     from lmworks.tfx.local import LocalRunner
     from lmworks.tfx.process import interrupt_on_sigterm
 
     interrupt_on_sigterm()
     nodes = graph(config, until, run=name)
+    if not _is_url(values.root) and any(node.name == "train" for node in nodes):
+        check_memory(config)  # behind a URL another machine may have trained it
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
     record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
@@ -203,11 +249,11 @@ def _define_run(values: flags.FlagValues) -> None:
 def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     config = _config(values)
-    name = values.run or config.name
+    name = config.name if values.run is None else values.run
     try:
         check_name(name)  # a run's name is a folder's name too
     except ValueError as error:
-        raise ConfigError(f"--run={name}: {error}") from None
+        raise ConfigError(f"--run={shown(name, 200)}: {error}") from None
     elsewhere = values.runner != "local"
     for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
         if values[flag].present:
@@ -287,10 +333,11 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
         raise ConfigError("--follow shows lines and no JSON: leave --json out")
     if rest:
         _no_more(rest[1:])
-        folder = root / rest[0]
-        if folder not in (folders := runs.folders(root)):
-            known = ", ".join(sorted(known.name for known in folders)) or "none"
-            raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
+        folders = {folder.name: folder for folder in runs.folders(root)}
+        if rest[0] not in folders:
+            known = ", ".join(sorted(folders)) or "none"
+            raise ConfigError(f"{values.root}: has no run {shown(repr(rest[0]), 80)}; known: {known}")
+        folder = folders[rest[0]]
         if values.follow:
             return _follow(folder, remote)
         if values.json:
@@ -489,6 +536,18 @@ _COMMANDS: dict[str, _Command] = {
         "completion for a shell: source <(lmworks completion bash); also zsh, fish",
     ),
 }
+
+_OTHER_COMMANDS = {
+    **dict.fromkeys(("train", "fit", "start", "finetune", "evaluate", "eval", "export", "resume"), "run"),
+    **dict.fromkeys(("list", "ls", "ps", "status", "log", "logs"), "runs"),
+    **dict.fromkeys(("infer", "inference", "generate", "classify", "serve"), "predict"),
+    **dict.fromkeys(("clean", "prune", "rm", "delete"), "gc"),
+    "tensorboard": "board",
+    "show": "preview",
+    "build": "compile",
+    "keys": "schema",
+}
+"""What other programs call our commands."""
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
-from lmworks.configs.paths import expand
+from lmworks.configs.paths import find, places
 from lmworks.configs.schema import Package, Preset
 from lmworks.models.preset import open_preset
 from lmworks.tfx import outside
@@ -51,12 +51,12 @@ def local_preset(preset: Preset | None) -> str | None:
     if preset is None or "://" in preset:
         return preset
     looks_like_path = preset.startswith((".", "~", "/", "$")) or "/" in preset
-    preset = expand(preset, "model.preset")
+    preset = find(preset, "model.preset")
     folder = Path(preset)
     if folder.exists() or looks_like_path:
         if not folder.is_dir():
             raise UserError(
-                f"model.preset: {preset}: is no folder; give a preset's folder, or a KerasHub name without '/'"
+                f"model.preset: {preset}: is no folder{places(preset)}; give a preset's folder, or a KerasHub name without '/'"
             )
         if not (folder / "config.json").exists():
             raise UserError(

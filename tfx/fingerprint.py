@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lmworks.configs.paths import base_of
 from lmworks.tfx.artifacts import file_sha256
 from lmworks.tfx.url_digests import is_unknown, source_of, url_digest
 
@@ -81,9 +82,13 @@ def _digest_of(name: str, digest: Callable[[Path], str]) -> str:
     name = (source_of(name) if "://" in name else name).removeprefix("file://")
     if "://" in name:
         return url_digest(name)
-    matches = [Path(name)] if Path(name).exists() else sorted(map(Path, glob.glob(name, recursive=True)))
+    base = base_of(name)
+    place = Path(base, name)
+    names = () if place.exists() else glob.glob(name, root_dir=base or None, recursive=True)
+    matches = sorted(Path(base, match) for match in names) or [place]
     files = [file for match in matches for file in ([match] if match.is_file() else _files_below(match))]
-    content = [[str(file), digest(file)] for file in files]
+    # By their names below the base, so that a run from elsewhere has the same key.
+    content = [[str(file.relative_to(base) if base else file), digest(file)] for file in files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest() if content else "absent"
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
+from lmworks.configs.paths import find, places
 from lmworks.configs.platform import Kubeflow
 from lmworks.tfx.cluster import Cron, Fault, Stage, Status, calling, message_of, timestamped
 
@@ -46,7 +47,7 @@ class KubeflowCluster:
         experiment: under which runs are shown where the section names none.
 
     Raises:
-        ConfigError: no installation is named anywhere.
+        ConfigError: no installation is named anywhere, or its certificates are not there.
         Fault: it does not answer.
     """
 
@@ -58,6 +59,9 @@ class KubeflowCluster:
                 """Asked when the client is made; kfp's own asks five times and shows each traceback."""
                 return _ask(self._existing_config.host, self._healthz_api.healthz_service_get_healthz)
 
+        ca_file = asked.ca_file and find(asked.ca_file, "platform.kubeflow.ca_file")
+        if ca_file and not os.path.isfile(ca_file):
+            raise ConfigError(f"platform.kubeflow.ca_file: {ca_file}: no such file{places(ca_file)}")
         self._asked, self._experiment = asked, asked.experiment or experiment
         with _quiet() as said:
             try:
@@ -66,7 +70,7 @@ class KubeflowCluster:
                     namespace=asked.namespace or os.environ.get("KFP_NAMESPACE") or "kubeflow",
                     existing_token=os.environ.get("KFP_EXISTING_TOKEN"),
                     credentials=_pod_credentials(),
-                    ssl_ca_cert=asked.ca_file,
+                    ssl_ca_cert=ca_file,
                 )
             finally:
                 # Then kfp asks this machine itself, whose answer would mislead.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.paths import places
 from lmworks.configs.schema import Source
 from lmworks.tfx.packages import fetch
 
@@ -55,7 +56,7 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
             matches = [name for name in sorted(glob.glob(path, recursive=True)) if not Path(name).is_dir()]
         if not matches:
             hint = " (the glob matches nothing)" if glob.has_magic(path) else ""
-            raise UserError(f"{key}: {path}: no such file{hint}")
+            raise UserError(f"{key}: {path}: no such file{hint}{places(path)}")
         files += map(File, matches)
     distinct: dict[str, File] = {}
     again: list[str] = []
@@ -71,7 +72,7 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
 
 def _in_folder(folder: str, source: Source, key: str) -> list[File]:
     if not Path(folder).is_dir():
-        raise UserError(f"{key}: {folder}: is no folder, and files names patterns of files in one")
+        raise UserError(f"{key}: {folder}: is no folder{places(folder)}, and files names patterns of files in one")
     matches: set[str] = set()
     for pattern in source.files:
         names = set(glob.glob(pattern.removeprefix("!"), root_dir=folder, recursive=True))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
-import os
 import resource
 import sys
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models.arithmetic import accelerator
+from lmworks.pipeline.memory import memory
 from lmworks.pipeline.train import hosts, loop
 from lmworks.tfx.artifacts import write_json
 from lmworks.tfx.progress import report
@@ -77,7 +76,7 @@ def _largest(config: TrainStage, build: Callable[[TrainStage], tuple[loop.Work, 
         fits, now = rows, _peak()
         report(rows, None, "rows in a batch fit")
         # A processor does not say that memory is short, it ends the process: so the next one is foretold.
-        too_much = not accelerator() and now + 2 * (now - before) > _SHARE * _memory()
+        too_much = not accelerator() and now + 2 * (now - before) > _SHARE * memory()
         if 2 * rows > min(_MOST, max(most, 1)) or too_much:
             return fits
         rows, before = (8 if rows == 1 else 2 * rows), now
@@ -87,14 +86,6 @@ def _peak() -> int:
     """Most memory that this process has held, bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _memory() -> int:
-    """Bytes that this process may fill: the machine's, or the container's."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # "max", or no such control group
-        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return machine
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -319,3 +319,52 @@ def test_a_class_of_a_label_rule_that_yaml_does_not_read_as_text_is_to_be_quoted
     tree = {"name": "x"}
     override(tree, "ingest={train: {path: a.csv, label_rule: {yes: {above: 1}, 'no': {below: 1}}}}")
     assert "ingest.train.label_rule: the key True: YAML reads it as a truth value" in errors_of(**tree)
+
+
+def test_a_message_stays_short_whatever_a_value_is(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: &a [" + ", ".join(["x" * 90] * 99) + "]\n" + "".join(f"key{n}: *a\n" for n in range(99)))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    lines = str(caught.value).splitlines()
+    assert "103 errors in the config" in lines[0]
+    assert lines[-1] == "  and 53 more"
+    assert len(lines) == 52
+    assert max(map(len, lines)) < 300
+
+
+def test_a_config_without_an_end_is_refused():
+    with pytest.raises(ConfigError, match=r"^/dev/zero:? .*longer than 1,048,576 characters"):
+        load("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "bad", [".".join("a" * 99) + "=1", "name" + ".a" * 31 + "=1", "train.epochs=" + "[" * 9_000, "x" * 9_000]
+)
+def test_a_long_set_is_refused_in_one_short_line(bad):
+    with pytest.raises(ConfigError) as caught:
+        override({"name": "x" * 9_000}, bad)
+    assert len(str(caught.value)) < 700
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "most"),
+    [
+        ("model", "layers", 1e6, 1000), ("model", "heads", 1e6, 1024), ("model", "hidden_dim", 1e6, 65536),
+        ("model", "intermediate_dim", 1e9, 262144), ("preprocess", "sequence_length", 1e9, 1048576),
+        ("train", "batch_size", 10**9, "65,536"), ("train", "accumulate", 1e9, 65536), ("train", "epochs", 1e300, 1000000),
+        ("train", "keep_checkpoints", 1e15, 1000000000000), ("evaluate", "stride", 1e15, 1000000000000),
+    ],
+)  # fmt: skip
+def test_a_size_that_is_a_slip_is_refused_with_its_bound(section, key, value, most):
+    others = {"model": {"architecture": "gpt2"}} if section == "model" else {}
+    message = errors_of(task="causal_lm", **{section: others.get(section, {}) | {key: value}})
+    assert f"  {section}.{key}: " in message
+    assert f" {most}" in message
+
+
+def test_a_number_that_is_no_size_at_all_is_refused_in_words():
+    message = errors_of(train={"steps": 1e300}, platform={"vertex": {"region": "Berlin"}})
+    assert "train.steps: 1e+300: is too large" in message
+    assert "platform.vertex.region: 'Berlin': string should match pattern" in message

@@ -84,3 +84,42 @@ def test_a_key_that_is_no_text_is_refused(key, kind):
         parse_yaml(f"x: 1\n? {key}\n: b\n", "t")
     with pytest.raises(ConfigError, match=f"a key must be text, and this is {kind}"):
         parse_value(f"? {key}", "--set=k")
+
+
+def bomb(levels: int) -> str:
+    """Each level stands nine times in the next one: 9^levels words of a few lines."""
+    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (bomb(9), "t:6: is larger than 1,048,576 characters, with what its aliases stand for"),
+        ("a: &a {k: v}\n" + "".join(f"b{n}: &b{n} {{<<: [{', '.join(['*a' if n == 0 else f'*b{n - 1}'] * 9)}]}}\n" for n in range(9)), "t:7: is larger than"),
+        ("a: &a [*a]", "t:1: *a stands within what it stands for"),
+        ("a: &a {<<: *a}", "t:1: *a stands within what it stands for"),
+        ("[" * 100_000, "t:1: is nested more than 32 levels deep"),
+        ("{a: " * 100_000, "t:1: is nested more than 32 levels deep"),
+        ("- " * 3_000 + "a", "t:1: is nested more than 32 levels deep"),
+        ("a: " + "x" * 2**20, "t: is longer than 1,048,576 characters"),
+        ("a: !!timestamp 2024-99-99", "t:1: !!timestamp is a tag that no config has"),
+        ("a: !!python/object/apply:os.abort []", "t:1: !!python/object/apply:os.abort is a tag that no config has"),
+        ("a: !!int x", "t:1: 'x' is no number"), ("a: !!float ''", "t:1: '' is no number"), ("a: !!bool 2", "t:1: '2' is no truth value"),
+        ("a: 0x_", "t:1: '0x_' is no number"), ("a: 0b_", "t:1: '0b_' is no number"), ("a: " + "1" * 5_000, "t:1: '11111"),
+        ("a: 0x" + "f" * 5_000, "t:1: '0xfff"), ("a\nb: \0", "t:2: no valid YAML: it has no character U+0000; is it a text file?"),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_what_is_too_large_or_no_value_is_refused_in_one_short_line(text, problem):
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "t")
+    message = str(caught.value)
+    assert message.startswith(problem)
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+def test_aliases_of_a_usual_size_are_taken():
+    assert parse_yaml(bomb(3), "t")["a2"][8][8][8] == "lol"

@@ -4,6 +4,7 @@ import pytest
 from huggingface_hub import constants
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.paths import beside
 from lmworks.models.preset import open_preset
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.preset import local_preset
@@ -73,3 +74,19 @@ def test_a_repository_of_the_hub_is_read_as_its_folder(tmp_path, monkeypatch):
     assert local_preset("hf://someone/something") == str(repository / "snapshots" / revision)
     with pytest.raises(UserError, match=r"model\.preset: hf://someone/nothing: cannot be loaded"):
         local_preset("hf://someone/nothing")
+
+
+def test_a_folder_beside_the_recipe_is_found_from_elsewhere(tmp_path, monkeypatch):
+    folder = tmp_path / "recipes/runs/x"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with beside(str(tmp_path / "recipes/my.yaml")):
+        assert local_preset("runs/x") == local_preset("recipes/runs/x") == str(folder)
+        with pytest.raises(
+            UserError, match=r"runs/y: is no folder in .*/elsewhere and, beside the recipe, in .*/recipes;"
+        ):
+            local_preset("runs/y")
+    with pytest.raises(UserError, match=r"runs/x: is no folder; give"):
+        local_preset("runs/x")

@@ -179,7 +179,7 @@ def test_schedule(server, capfd):
 
 
 @pytest.mark.parametrize(
-    "cron", ["", "0 3 * *", "60 3 * * *", "0 0 3 * * *", "0 3 * * MON", "0 3 * * 7", "*/0 3 * * *", "5-1 3 * * *"]
+    "cron", ["x", "0 3 * *", "60 3 * * *", "0 0 3 * * *", "0 3 * * MON", "0 3 * * 7", "*/0 3 * * *", "5-1 3 * * *"]
 )
 def test_no_cron_expression(server, capfd, cron):
     assert run(server, f"--cron={cron}") == 2
@@ -309,6 +309,7 @@ def test_a_token_is_sent_and_never_shown(server, monkeypatch, capfd, tmp_path, m
         (["--in_process"], "--in_process is for this machine"),
         (["--detach", "--cron=0 3 * * *"], "--cron makes a schedule"),
         (["--set=platform.kubeflow.host=kf.example.com"], "host: 'kf.example.com': must be http"),
+        (["--set=platform.kubeflow.ca_file=none.pem"], "platform.kubeflow.ca_file: none.pem: no such file in "),
         (["--set=platform.train.gpu={type: A100}"], "platform.train.gpu.type: 'A100': Kubernetes knows"),
     ],
 )
