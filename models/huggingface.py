@@ -19,6 +19,7 @@ import numpy as np
 from lmworks.configs.errors import UserError
 from lmworks.models.checkpoint_files import WEIGHTS, weight_files
 from lmworks.models.preset import left_out
+from lmworks.models.preset_kinds import WRITTEN_DECODERS
 from lmworks.models.safetensors_header import read_header
 from lmworks.models.transformer_arithmetic import Arithmetic, read_arithmetic
 
@@ -50,7 +51,7 @@ def write(
 
     kind = type(model).__name__
     writers = {"GPT2CausalLM": _gpt2, "BertMaskedLM": _bert_masked, "BertTextClassifier": _bert_classifier}
-    writers |= {f"{name}CausalLM": _decoder for name in ("Llama3", "Llama", "Mistral", "Qwen", "Gemma", "Gemma3")}
+    writers |= {f"{name}CausalLM": _decoder for name in WRITTEN_DECODERS}
     if kind not in writers:
         raise UserError(
             f"export.formats: huggingface is written for {', '.join(writers)} in this version, and this is a {kind}"

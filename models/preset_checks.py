@@ -44,13 +44,14 @@ def check_files(folder: Path) -> None:
     check_finite(folder, _SAMPLE)
 
 
-def check_for_task(folder: Path, task: str, sequence_length: int) -> None:
+def check_for_task(folder: Path, task: str, sequence_length: int, has_tokenizer: bool = True) -> None:
     """Refuses a folder that a task cannot use.
 
     Args:
         folder: A preset.
         task: Of the config.
         sequence_length: Tokens of a sequence.
+        has_tokenizer: Whether the folder holds more than `config.json`.
 
     Raises:
         UserError: It is of another kind, has fewer positions or other tokens, or says something that cannot be computed here.
@@ -61,23 +62,38 @@ def check_for_task(folder: Path, task: str, sequence_length: int) -> None:
             raise UserError(
                 f"model.preset: {folder}: is a {kept['class_name']}; {task} takes {', '.join(KERAS_HUB[task])}"
             )
-        longest = settings.get("max_sequence_length") or settings.get("max_position_embeddings")
-        _check_length(sequence_length, longest)
-        _check_vocabulary(folder, settings.get("vocabulary_size"))
-        return
+        _check_length(sequence_length, settings.get("max_sequence_length") or settings.get("max_position_embeddings"))
+        embeddings = settings.get("vocabulary_size")
+    else:
+        described = _described(folder)
+        refuse_other_kinds(str(folder), HUGGING_FACE[task], task)
+        if read_transformer_settings(str(folder), HUGGING_FACE[task]) is None:
+            read_decoder_settings(str(folder), sequence_length)
+        else:
+            _check_length(sequence_length, described.get("max_position_embeddings") or described.get("n_positions"))
+        embeddings = described.get("vocab_size")
+    if has_tokenizer:
+        _check_vocabulary(folder, embeddings)
+
+
+def kind_of(folder: Path) -> str:
+    """Names the kind of a preset: the name before `Backbone` of KerasHub's class, or the `model_type`.
+
+    Raises:
+        UserError: The folder is of no known format.
+    """
+    kept = read_keras_hub_config(folder)
+    return kept["class_name"].removesuffix("Backbone") if kept else str(_described(folder)["model_type"])
+
+
+def _described(folder: Path) -> dict[str, Any]:
     config = read_config(str(folder))
     if config is None:
         raise UserError(
             f"model.preset: {folder / 'config.json'}: is neither of KerasHub's nor of Hugging Face's format: it has no "
             "registered_name and no model_type"
         )
-    refuse_other_kinds(str(folder), HUGGING_FACE[task], task)
-    described = described_with_defaults(str(folder)) or config[1]
-    if read_transformer_settings(str(folder), HUGGING_FACE[task]) is None:
-        read_decoder_settings(str(folder), sequence_length)
-    else:
-        _check_length(sequence_length, described.get("max_position_embeddings") or described.get("n_positions"))
-    _check_vocabulary(folder, described.get("vocab_size"))
+    return described_with_defaults(str(folder)) or config[1]
 
 
 def _check_length(sequence_length: int, longest: Any) -> None:

@@ -23,6 +23,14 @@ HUGGING_FACE = {
     ),
 }  # fmt: skip
 """Task to values of `model_type` of folders in Hugging Face's format."""
+WRITTEN_DECODERS = ("Llama3", "Llama", "Mistral", "Qwen", "Gemma", "Gemma3")
+WRITTEN = {"text_classification": ("Bert",), "masked_lm": ("Bert",), "causal_lm": ("GPT2", *WRITTEN_DECODERS)}
+"""Task to those of KerasHub's classes that are exported in Hugging Face's format."""
+_CLASSES = {
+    "bert": "Bert", "gpt2": "GPT2", "llama": "Llama3", "mistral": "Mistral", "qwen2": "Qwen", "gemma": "Gemma",
+    "gemma3_text": "Gemma3",
+}  # fmt: skip
+"""`model_type` to the class, of those that can be written."""
 _POSITIONS = {"bert": 512, "distil_bert": 512, "gpt2": 1024}
 """Positions of all of KerasHub's presets of a family; those of other families differ, or follow from their files."""
 
@@ -79,3 +87,20 @@ def check_name(preset: str, task: str, sequence_length: int) -> None:
     positions = _POSITIONS.get(family)
     if positions and sequence_length > positions:
         raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {positions} positions")
+
+
+def check_writable(kind: str, task: str) -> None:
+    """Refuses to train a model that cannot be exported in Hugging Face's format as the config asks.
+
+    Args:
+        kind: A `model_type`, the name before `Backbone` of a KerasHub class, or the family of a KerasHub preset.
+        task: Of the config.
+
+    Raises:
+        UserError: It cannot.
+    """
+    name = _CLASSES.get(kind, kind).lower().replace("_", "")
+    if name not in [written.lower() for written in WRITTEN[task]]:
+        raise UserError(
+            f"export.formats: huggingface is written for {', '.join(WRITTEN[task])} in this version, and this is a {kind}"
+        )

@@ -143,6 +143,13 @@ def _config(values: flags.FlagValues) -> Config:
     return load(values.config, values.set)
 
 
+def _check(config: Config, until: str | None = None, here: bool = True) -> None:
+    """Refuses at once what would fail in a later stage."""
+    from lmworks.pipeline.preflight import check  # imported here: a config error and --help answer at once
+
+    check(config, until, here)
+
+
 def _execute(
     values: flags.FlagValues, config: Config, name: str, until: str | None, in_process: bool = False
 ) -> list[Result]:
@@ -186,6 +193,7 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     except ValueError as error:
         raise ConfigError(f"--run={name}: {error}") from None
     elsewhere = values.runner != "local"
+    _check(config, values.until, here=not elsewhere)
     for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
         if values[flag].present:
             where = (
@@ -233,6 +241,7 @@ def _compile(values: flags.FlagValues, rest: Sequence[str]) -> int:
     output = Path(values.output)
     if not output.parent.is_dir():
         raise ConfigError(f"--output={output}: there is no folder {output.parent}")
+    _check(config, here=False)
     from lmworks.pipeline.submit import compile_for
 
     compile_for(values.target, config, output)
@@ -401,6 +410,7 @@ def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
     if _is_url(values.root):
         raise ConfigError(f"--root={values.root}: a preview needs a root of this machine, a folder")
+    _check(config, "preprocess")
     name = f"{config.name}-preview"
     _execute(values, config, name, "preprocess")
     console = Console(highlight=False, soft_wrap=True)

