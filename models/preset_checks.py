@@ -19,7 +19,9 @@ from lmworks.models.keras_hub_folder import check_keras_hub_folder, read_keras_h
 from lmworks.models.preset_kinds import HUGGING_FACE, KERAS_HUB
 from lmworks.models.tokenizer import EXACT, SENTENCEPIECE_FILES
 from lmworks.models.transformer_settings import read_transformer_settings, refuse_other_kinds
+from lmworks.models.vocabulary import from_lines
 
+_MASK = "[MASK]"
 _SAMPLE = 4096
 """Numbers of each tensor that are looked at before a run; all of them are before they are trained."""
 
@@ -73,7 +75,7 @@ def check_for_task(folder: Path, task: str, sequence_length: int, has_tokenizer:
             _check_length(sequence_length, described.get("max_position_embeddings") or described.get("n_positions"))
         embeddings = described.get("vocab_size")
     if has_tokenizer:
-        _check_vocabulary(folder, embeddings)
+        _check_vocabulary(folder, embeddings, task)
 
 
 def kind_of(folder: Path) -> str:
@@ -101,16 +103,23 @@ def _check_length(sequence_length: int, longest: Any) -> None:
         raise UserError(f"preprocess.sequence_length: {sequence_length} is above the model's {longest} positions")
 
 
-def _check_vocabulary(folder: Path, embeddings: Any) -> None:
-    tokens = _largest_id(folder)
-    if isinstance(embeddings, int) and tokens is not None and tokens >= embeddings:
+def _check_vocabulary(folder: Path, embeddings: Any, task: str) -> None:
+    ids = _token_ids(folder)
+    if ids is None:
+        return
+    largest = max(ids.values(), default=-1)
+    if isinstance(embeddings, int) and largest >= embeddings:
         raise UserError(
-            f"model.preset: {folder}: its tokenizer has ids up to {tokens:,}, and the model has {embeddings:,} embeddings"
+            f"model.preset: {folder}: its tokenizer has ids up to {largest:,}, and the model has {embeddings:,} embeddings"
+        )
+    if task == "masked_lm" and _MASK not in ids:
+        raise UserError(
+            f"model.preset: {folder}: its tokenizer's vocabulary lacks {_MASK}, which a masked language model needs"
         )
 
 
-def _largest_id(preset: Path) -> int | None:
-    """The largest token id of a folder's tokenizer; None where it is of a format that is not read here.
+def _token_ids(preset: Path) -> dict[str, int] | None:
+    """Token ids of a folder's tokenizer; None where it is of a format that is not read here.
 
     Raises:
         UserError: There is no tokenizer, or its file is damaged.
@@ -121,17 +130,16 @@ def _largest_id(preset: Path) -> int | None:
     if "model" in described:
         with understanding(path):
             vocabulary = described["model"]["vocab"]
-            if not isinstance(vocabulary, dict):
-                return None
-            return _largest([*vocabulary.values(), *(token["id"] for token in described.get("added_tokens") or [])])
+            added = {token["content"]: token["id"] for token in described.get("added_tokens") or []}
+            return _numbered({**vocabulary, **added}) if isinstance(vocabulary, dict) else None
     for name in ("vocab.json", "encoder.json", "assets/tokenizer/vocabulary.json"):
         if (folder / name).exists():
             with understanding(folder / name):
-                return _largest(list(read_object(folder / name).values()))
+                return _numbered(read_object(folder / name))
     for name in ("vocab.txt", "assets/tokenizer/vocabulary.txt"):
         if (folder / name).is_file():
             with understanding(folder / name):
-                return len((folder / name).read_text(encoding="utf-8").rstrip("\n").split("\n")) - 1
+                return {token: index for index, token in enumerate(from_lines(folder / name))}
     if not any((folder / name).exists() for name in SENTENCEPIECE_FILES):
         raise UserError(
             f"model.preset: {preset}: has no tokenizer: none of tokenizer.json, vocab.txt, vocab.json, tokenizer.model"
@@ -139,7 +147,7 @@ def _largest_id(preset: Path) -> int | None:
     return None
 
 
-def _largest(ids: list[Any]) -> int:
-    if wrong := [index for index in ids if type(index) is not int]:
-        raise ValueError(f"a token has the id {str(wrong[0])[:60]}")
-    return max(ids, default=-1)
+def _numbered(ids: dict[str, Any]) -> dict[str, int]:
+    if wrong := [token for token, index in ids.items() if type(index) is not int]:
+        raise ValueError(f"token {wrong[0][:60]!r} has the id {str(ids[wrong[0]])[:60]}")
+    return ids

@@ -193,13 +193,13 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     except ValueError as error:
         raise ConfigError(f"--run={name}: {error}") from None
     elsewhere = values.runner != "local"
-    _check(config, values.until, here=not elsewhere)
     for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
         if values[flag].present:
             where = (
                 f"this machine, not for --runner={values.runner}" if elsewhere else "clusters: --runner=kubeflow|vertex"
             )
             raise ConfigError(f"--{flag} is for {where}")
+    _check(config, values.until, here=not elsewhere)
     if elsewhere:
         return _run_on_cluster(values, config, name)
     results = _execute(values, config, name, values.until, values.in_process)

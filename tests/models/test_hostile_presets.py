@@ -13,7 +13,7 @@ from lmworks.models.preset_checks import check_files, check_for_task
 from lmworks.models.preset_kinds import HUGGING_FACE, KERAS_HUB, keras_hub_presets
 from lmworks.models.tokenizer import open_causal_pieces, open_wordpiece
 from lmworks.models.wordpiece import WordPiece  # noqa: F401  # so that no test measures the import of TensorFlow
-from tests.models.small_folders import bert_folder, bert_shapes, gpt2_folder, safetensors
+from tests.models.small_folders import WORDS, bert_folder, bert_shapes, gpt2_folder, safetensors
 
 WORD, QUERY = "embeddings.word_embeddings.weight", "encoder.layer.1.attention.self.query.weight"
 FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -201,6 +201,9 @@ def test_a_tokenizer_of_another_model(tmp_path):
     with (folder / "vocab.txt").open("a") as file:
         file.write("another\n")
     refused(lambda: check_for_task(folder, "masked_lm", 16), "has ids up to 12, and the model has 12 embeddings")
+    (folder / "vocab.txt").write_text("\n".join(WORDS).replace("[MASK]", "other") + "\n")
+    check_for_task(folder, "text_classification", 16)
+    refused(lambda: check_for_task(folder, "masked_lm", 16), "vocabulary lacks [MASK]")
     (folder / "vocab.txt").unlink()
     refused(lambda: check_for_task(folder, "masked_lm", 16), "has no tokenizer")
 
