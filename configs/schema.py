@@ -356,6 +356,15 @@ class TokenizerTraining(Section):
             raise ValueError("lowercase is a key of kind wordpiece; byte-level BPE changes no text: leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _holds_what_every_vocabulary_has(self) -> TokenizerTraining:
+        least, what = (
+            (257, "end-of-text and the 256 bytes") if self.kind == "bpe" else (6, "five special tokens and a piece")
+        )
+        if self.vocabulary_size < least:
+            raise ValueError(f"vocabulary_size {self.vocabulary_size} cannot hold {what}; {least} can")
+        return self
+
 
 class Tokenizer(Section):
     """Where the tokenizer comes from."""
@@ -544,7 +553,16 @@ class Train(Section):
     early_stopping: EarlyStopping | None = None
     """When training stops before its last step; never if absent."""
     callbacks: tuple[Annotated[str, AfterValidator(_entry)], ...] = ()
-    """Your own: `module:name` of a class or function that gives a `keras.callbacks.Callback`."""
+    """Your own: `module:name` of a subclass of `keras.callbacks.Callback` that is made without arguments, or of a function
+    without arguments that is annotated to return one. Nothing else is called."""
+
+    @model_validator(mode="after")
+    def _backend_has_the_strategy(self) -> Train:
+        other = {"mirrored": "tensorflow", "data_parallel": "jax"}.get(self.strategy, self.backend)
+        if other != self.backend:
+            theirs = "single and data_parallel" if self.backend == "jax" else "single and mirrored"
+            raise ValueError(f"strategy: {self.strategy} is of train.backend={other}; {self.backend} has {theirs}")
+        return self
 
 
 class Threshold(Section):
@@ -745,6 +763,11 @@ class Config(Section):
         if self.preprocess.chat and "bits_per_byte" in self.evaluate.thresholds:
             raise ValueError(
                 "evaluate.thresholds.bits_per_byte: there are none of conversations, of which only answers are predicted"
+            )
+        if self.evaluate.stride and self.evaluate.stride > self.preprocess.sequence_length:
+            raise ValueError(
+                f"evaluate.stride: {self.evaluate.stride} is above preprocess.sequence_length "
+                f"{self.preprocess.sequence_length}: tokens would be skipped"
             )
         if "memorised_50grams" in self.evaluate.thresholds and self.preprocess.sequence_length < 100:
             raise ValueError(

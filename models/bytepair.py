@@ -22,7 +22,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import Ends
-from lmworks.models.json_files import read_object
+from lmworks.models.json_files import read_object, understanding
 from lmworks.models.keras_hub_families import family_of
 from lmworks.models.splitting import GPT2, Splitting
 from lmworks.models.tokenizer import Kind, detokenize, encode_each
@@ -139,13 +139,15 @@ class BytePair:
         path = folder / "tokenizer.json"
         described = read_object(path)
         if "model" in described:
-            return cls._from_tokenizer_json(path, described)
+            with understanding(path):
+                return cls._from_tokenizer_json(path, described)
         pairs = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
         for vocabulary, merges in (*pairs, ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt")):
             if (folder / vocabulary).exists() and (folder / merges).exists():
                 pieces = read_object(folder / vocabulary)
-                lines = (folder / merges).read_text(encoding="utf-8").split("\n")
-                learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]
+                with understanding(folder / merges):
+                    lines = (folder / merges).read_text(encoding="utf-8").split("\n")
+                    learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]
                 family = family_of(path, described)
                 tokens, _ = tokens_by_id(pieces, folder / vocabulary)
                 # What is no byte and what no merge makes stands for no text.

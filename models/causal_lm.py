@@ -26,6 +26,7 @@ from lmworks.models.preset import (
     task_class,
 )
 from lmworks.models.preset_folder import write_preset
+from lmworks.models.preset_kinds import CAUSAL
 from lmworks.models.tokenizer import EXACT
 from lmworks.models.transformer_arithmetic import hand_epsilon_on, load_arithmetic, set_arithmetic
 from lmworks.models.transformer_settings import read_transformer_settings
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lmworks.models.tokenizer import CausalPieces
-
-KINDS = ("GPT2", "Gemma", "Gemma3", "Llama", "Llama3", "Mistral", "Phi3", "Qwen", "Qwen3", "SmolLM3")
-"""Names before `CausalLM` of KerasHub's models that are tested here: training, perplexity, generation with a cache, export."""
 
 
 def build(
@@ -85,8 +83,8 @@ def build(
     kind = keras_hub.models.LlamaBackbone if old_llama else type(backbone)
     task = task_class(keras_hub.models.CausalLM, kind, preset)
     name = task.__name__.removesuffix("CausalLM")
-    if name not in KINDS or getattr(backbone, "vision_encoder", None) is not None:
-        raise UserError(f"model.preset: {preset}: is a {task.__name__}; causal_lm takes {', '.join(KINDS)}, text only")
+    if name not in CAUSAL or getattr(backbone, "vision_encoder", None) is not None:
+        raise UserError(f"model.preset: {preset}: is a {task.__name__}; causal_lm takes {', '.join(CAUSAL)}, text only")
     model = task(backbone=backbone, preprocessor=None, dtype=dtype)
     if described is not None:
         set_arithmetic(model, described.arithmetic)

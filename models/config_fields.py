@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,14 @@ _PLAIN: dict[str, Any] = {
 """Fields of every config, with the value that leaves the logits as they are."""
 
 _COUNTS = {
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
     "head_dim", "max_position_embeddings", "original_max_position_embeddings", "sliding_window", "type_vocab_size",
-    "no_rope_layer_interval", "dim", "hidden_dim", "n_layers", "n_heads", "n_embd", "n_layer", "n_head", "n_inner",
+    "no_rope_layer_interval", "dim", "hidden_dim", "n_heads", "n_embd", "n_head", "n_inner",
     "n_positions", "n_ctx",
 }  # fmt: skip
+_LAYERS = {"num_hidden_layers", "n_layers", "n_layer"}
+_MOST_LAYERS = 10_000
+"""No model has as many; what is written for each layer must not fill the memory."""
 _NUMBERS = {
     "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta", "rope_local_base_freq", "query_pre_attn_scalar",
     "attn_logit_softcapping", "final_logit_softcapping",
@@ -79,8 +83,8 @@ def read_config(preset: str) -> tuple[Path, Described] | None:
 
 
 def is_positive(value: Any) -> bool:
-    """Tells whether a value is a number above 0."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    """Tells whether a value is a finite number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _of_other_types(described: Described) -> Iterator[str]:
@@ -88,6 +92,9 @@ def _of_other_types(described: Described) -> Iterator[str]:
     for name, value in described.items():
         if name == "model_type":
             right, kind = isinstance(value, str), "a text"
+        elif name in _LAYERS:
+            right = isinstance(value, int) and is_positive(value) and value <= _MOST_LAYERS
+            kind = f"an integer from 1 to {_MOST_LAYERS:,}"
         elif name in _COUNTS:
             right, kind = isinstance(value, int) and is_positive(value), "an integer above 0"
         elif name in _NUMBERS:

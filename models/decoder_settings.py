@@ -126,6 +126,12 @@ def _complete(preset: str) -> tuple[Path, Described, _Reader] | None:
     return config[0], described, reader
 
 
+def described_with_defaults(preset: str) -> Described | None:
+    """Reads the config of a decoder's folder in Hugging Face format with the fields that it leaves out; none for others."""
+    config = _complete(preset)
+    return config[1] if config else None
+
+
 def _number_layers(described: Described) -> None:
     """Says of each layer of a SmolLM3 what its config may say of all: every `no_rope_layer_interval`-th has no positions."""
     layers = range(described.get("num_hidden_layers") or 0)

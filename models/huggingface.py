@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmworks.configs.errors import UserError
+from lmworks.models.checkpoint_files import WEIGHTS, weight_files
 from lmworks.models.preset import left_out
+from lmworks.models.preset_kinds import WRITTEN_DECODERS
+from lmworks.models.safetensors_header import read_header
 from lmworks.models.transformer_arithmetic import Arithmetic, read_arithmetic
 
 if TYPE_CHECKING:
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from lmworks.models.tokenizer import CausalPieces
     from lmworks.models.wordpiece import WordPiece
 
-WEIGHTS = "model.safetensors"
 Tensors = dict[str, np.ndarray]
 
 
@@ -49,7 +51,7 @@ def write(
 
     kind = type(model).__name__
     writers = {"GPT2CausalLM": _gpt2, "BertMaskedLM": _bert_masked, "BertTextClassifier": _bert_classifier}
-    writers |= {f"{name}CausalLM": _decoder for name in ("Llama3", "Llama", "Mistral", "Qwen", "Gemma", "Gemma3")}
+    writers |= {f"{name}CausalLM": _decoder for name in WRITTEN_DECODERS}
     if kind not in writers:
         raise UserError(
             f"export.formats: huggingface is written for {', '.join(writers)} in this version, and this is a {kind}"
@@ -361,12 +363,17 @@ def read_classifier_head(model: keras.Model, folder: Path) -> bool:
 
 
 def tensors_of(folder: Path, prefix: str) -> Tensors:
-    """Tensors of a folder whose names begin so, from one file or several; none where there is no safetensors file."""
+    """Tensors of a folder whose names begin so, from one file or several; none where there is no safetensors file.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16, in which most checkpoints are published
     from safetensors import safe_open
 
     found: Tensors = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
+        read_header(path)
         with safe_open(path, framework="numpy") as file:
             found |= {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     return found

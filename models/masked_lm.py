@@ -14,6 +14,7 @@ from lmworks.models.huggingface import read_masked_head, with_pooler
 from lmworks.models.parameters import BERT_POSITIONS
 from lmworks.models.preset import check_positions, dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
+from lmworks.models.preset_kinds import HUGGING_FACE
 from lmworks.models.tokenizer import EXACT
 from lmworks.models.transformer_arithmetic import (
     ERF_GELU,
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 
     from lmworks.models.wordpiece import WordPiece
 
-_KINDS = ("bert",)
-"""Models that are read from folders in Hugging Face's format."""
+_KINDS = HUGGING_FACE["masked_lm"]
 
 
 def build(

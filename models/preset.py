@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import ssl
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.json_files import read_object
+from lmworks.models.preset_kinds import unknown_name
 from lmworks.models.transformer_arithmetic import copy_arithmetic
 
 if TYPE_CHECKING:
@@ -35,18 +35,13 @@ def open_preset(preset: str, load: Callable[[], T]) -> T:
     Raises:
         UserError: it does not exist or is not what is asked for; a misspelt name is told the nearest known one.
     """
-    import keras_hub
-
     try:
         if preset.startswith(_HUGGING_FACE):
             _reach_hugging_face(preset)
         return load()
     except (ValueError, OSError, KeyError, TypeError) as error:
-        known = set(keras_hub.models.Backbone.presets)
-        if "/" not in preset and preset not in known:
-            nearest = difflib.get_close_matches(preset, known, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else "; a folder needs a '/' in its path"
-            raise UserError(f"model.preset: {preset}: KerasHub knows no such preset{hint}") from error
+        if "/" not in preset and (unknown := unknown_name(preset)):
+            raise UserError(f"model.preset: {preset}: {unknown}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " …"
         raise UserError(f"model.preset: {preset}: cannot be loaded: {reason}") from error

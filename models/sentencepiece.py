@@ -22,7 +22,7 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
-from lmworks.models.json_files import read_object
+from lmworks.models.json_files import read_object, understanding
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
 from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind, detokenize
 from lmworks.models.vocabulary import tokens_by_id
@@ -91,24 +91,29 @@ class SentencePiece:
         path = next((folder / name for name in SENTENCEPIECE_FILES if (folder / name).exists()), None)
         if path is None:
             raise UserError(f"{folder}: has no tokenizer.model")
-        proto = path.read_bytes()
         try:
+            proto = path.read_bytes()
             model = protocol.ModelProto.FromString(proto)
+            if not proto:
+                raise ValueError("it is empty")
+            sentencepiece.SentencePieceProcessor(model_proto=proto)  # what protobuf takes may still be no vocabulary
         except Exception as error:  # protobuf's own error has no public name
-            raise UserError(f"{path}: is no SentencePiece model: {error}") from error
+            raise UserError(f"{path}: is no SentencePiece model: {' '.join(str(error).split())[:200]}") from error
         own, ids = _own_ends(model), {one.piece: index for index, one in enumerate(model.pieces)}
         if path.name == "tokenizer.model":
             settings_path = folder / SETTINGS
             settings = read_object(settings_path)
-            added = settings.get("added_tokens_decoder", {})
-            _add(model, {int(index): one["content"] for index, one in added.items()}, settings_path)
-            ids = {one.piece: index for index, one in enumerate(model.pieces)}
-            ends = Ends.of_folder(folder, ids, own.end, {}, own.begin)
-            special = [one["content"] for one in added.values() if one["special"]]
+            with understanding(settings_path):
+                added = settings.get("added_tokens_decoder", {})
+                _add(model, {int(index): one["content"] for index, one in added.items()}, settings_path)
+                ids = {one.piece: index for index, one in enumerate(model.pieces)}
+                ends = Ends.of_folder(folder, ids, own.end, {}, own.begin)
+                special = [one["content"] for one in added.values() if one["special"]]
             return cls(model.SerializeToString(), ends, special)
         special = [token for token in SENTENCEPIECE_SPECIAL if token in ids]
         described = read_object(folder / "tokenizer.json")
-        return cls(proto, sentencepiece_ends(described["class_name"], own, ids), special)
+        with understanding(folder / "tokenizer.json"):
+            return cls(proto, sentencepiece_ends(described["class_name"], own, ids), special)
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """What `encode` gives: string [batch] to ragged int32 [batch, (tokens)]; works inside a graph."""

@@ -12,6 +12,7 @@ from lmworks.models.compiled import compiled
 from lmworks.models.huggingface import read_classifier_head
 from lmworks.models.preset import dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
+from lmworks.models.preset_kinds import HUGGING_FACE
 from lmworks.models.tokenizer import Tokenizer
 from lmworks.models.transformer_arithmetic import (
     ERF_GELU,
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 LABELS = "labels.json"
-_KINDS = ("bert", "distilbert")
-"""Models that are read from folders in Hugging Face's format: their tokenizers are WordPiece's."""
+_KINDS = HUGGING_FACE["text_classification"]
 
 
 def build(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lmworks.models.document_ends import Ends
-from lmworks.models.json_files import read_object
+from lmworks.models.json_files import read_object, understanding
 from lmworks.models.preset import open_preset
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def open_wordpiece(source: str | Path) -> WordPiece:
     """Opens vocabulary and rules of a classifier's or a masked language model's tokenizer; see `open_tokenizer`."""
     from lmworks.models.wordpiece import WordPiece
 
-    return WordPiece.from_folder(_folder(source))
+    folder = _folder(source)
+    with understanding(folder):
+        return WordPiece.from_folder(folder)
 
 
 def open_causal_pieces(source: str | Path) -> CausalPieces:
@@ -88,10 +90,12 @@ def open_causal_pieces(source: str | Path) -> CausalPieces:
     if any((folder / name).exists() for name in SENTENCEPIECE_FILES) and not _is_byte_level(folder):
         from lmworks.models.sentencepiece import SentencePiece
 
-        return SentencePiece.from_folder(folder)
+        with understanding(folder):
+            return SentencePiece.from_folder(folder)
     from lmworks.models.bytepair import BytePair  # needs no TensorFlow, whose import takes seconds
 
-    return BytePair.from_folder(folder)
+    with understanding(folder):
+        return BytePair.from_folder(folder)
 
 
 def open_pieces(folder: Path, kind: Kind) -> WordPiece | CausalPieces:
@@ -103,7 +107,8 @@ def _is_byte_level(folder: Path) -> bool:
     """Whether a `tokenizer.json` says so; then a `tokenizer.model` beside it is of another kind (Llama 3's is tiktoken's)."""
     path = folder / "tokenizer.json"
     described = read_object(path)
-    return (described.get("decoder") or {}).get("type") == "ByteLevel"
+    with understanding(path):
+        return (described.get("decoder") or {}).get("type") == "ByteLevel"
 
 
 def _folder(source: str | Path) -> Path:

@@ -21,7 +21,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from lmworks.configs.errors import UserError
-from lmworks.models.json_files import read_object
+from lmworks.models.json_files import read_object, understanding
 from lmworks.models.tokenizer import Kind, encode_each
 from lmworks.models.vocabulary import from_lines, tokens_by_id, with_added
 
@@ -91,19 +91,21 @@ class WordPiece:
         """
         path = folder / "tokenizer.json"
         described = read_object(path)
-        if "class_name" in described:
-            return cls._from_keras_hub(folder, described)
-        if described:
-            return cls._from_tokenizer_json(path, described)
+        with understanding(path):
+            if "class_name" in described:
+                return cls._from_keras_hub(folder, described)
+            if described:
+                return cls._from_tokenizer_json(path, described)
         if not (folder / "vocab.txt").exists():
             raise UserError(f"{folder}: has neither tokenizer.json nor vocab.txt")
         settings = read_object(folder / "tokenizer_config.json")
-        return cls(
-            from_lines(folder / "vocab.txt"),
-            settings.get("do_lower_case", True),
-            settings.get("strip_accents"),
-            settings.get("tokenize_chinese_chars", True),
-        )
+        with understanding(folder / "vocab.txt"):
+            return cls(
+                from_lines(folder / "vocab.txt"),
+                settings.get("do_lower_case", True),
+                settings.get("strip_accents"),
+                settings.get("tokenize_chinese_chars", True),
+            )
 
     @classmethod
     def _from_tokenizer_json(cls, path: Path, described: dict[str, Any]) -> WordPiece:

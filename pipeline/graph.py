@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from lmworks.configs.schema import (
@@ -18,6 +19,7 @@ from lmworks.configs.schema import (
 from lmworks.pipeline.evaluate.component import evaluate
 from lmworks.pipeline.export.component import export
 from lmworks.pipeline.ingest.component import ingest
+from lmworks.pipeline.preflight import check_examples
 from lmworks.pipeline.preprocess.component import preprocess
 from lmworks.pipeline.push.component import push
 from lmworks.pipeline.register.component import register
@@ -36,7 +38,11 @@ def graph(config: Config, until: str | None = None, on_vertex: bool = False, run
     """
     published = run or config.name
     task = config.task
-    examples = Node(ingest, IngestStage(**_keys(config.ingest), task=task, chat=config.preprocess.chat))
+    examples = Node(
+        ingest,
+        IngestStage(**_keys(config.ingest), task=task, chat=config.preprocess.chat),
+        check=functools.partial(check_examples, config),
+    )
     sequences = Node(
         preprocess,
         PreprocessStage(**_keys(config.preprocess), task=task, preset=config.model.preset),

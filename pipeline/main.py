@@ -209,6 +209,13 @@ def _config(values: flags.FlagValues) -> Config:
     return load(values.config, values.set)
 
 
+def _check(config: Config, until: str | None = None, here: bool = True) -> None:
+    """Refuses at once what would fail in a later stage."""
+    from lmworks.pipeline.preflight import check  # imported here: a config error and --help answer at once
+
+    check(config, until, here)
+
+
 def _execute(
     values: flags.FlagValues, config: Config, name: str, until: str | None, in_process: bool = False
 ) -> list[Result]:
@@ -261,6 +268,7 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
                 f"this machine, not for --runner={values.runner}" if elsewhere else "clusters: --runner=kubeflow|vertex"
             )
             raise ConfigError(f"--{flag} is for {where}")
+    _check(config, values.until, here=not elsewhere)
     if elsewhere:
         return _run_on_cluster(values, config, name)
     results = _execute(values, config, name, values.until, values.in_process)
@@ -302,6 +310,7 @@ def _compile(values: flags.FlagValues, rest: Sequence[str]) -> int:
     output = Path(values.output)
     if not output.parent.is_dir():
         raise ConfigError(f"--output={output}: there is no folder {output.parent}")
+    _check(config, here=False)
     from lmworks.pipeline.submit import compile_for
 
     compile_for(values.target, config, output)
@@ -508,6 +517,7 @@ def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
     if _is_url(values.root):
         raise ConfigError(f"--root={values.root}: a preview needs a root of this machine, a folder")
+    _check(config, "preprocess")
     name = f"{config.name}-preview"
     _execute(values, config, name, "preprocess")
     console = Console(highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -168,6 +169,8 @@ class Node:
     inputs: dict[str, Ref] = field(default_factory=dict)
     when: str | None = None
     """Name of a node whose value must be true, else this one is not run."""
+    check: Callable[[dict[str, Path]], None] | None = None
+    """Looks at the folders of the published outputs, by name, before the next stage begins on this machine; raises UserError."""
 
     @property
     def name(self) -> str:

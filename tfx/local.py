@@ -128,6 +128,8 @@ class LocalRunner:
                     result = self._stage(node, results, metadata)
                 results[node.name] = result
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
+                if node.check and result.folder:
+                    node.check({output: result.folder / output for output in node.component.outputs})
             status = "done"
         except BaseException as failure:
             if isinstance(failure, KeyboardInterrupt):

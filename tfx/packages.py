@@ -53,6 +53,12 @@ def fetch(package: str, sha256: str, member: str) -> Path:
         return _inside(folder, outer, package)
 
 
+def already_fetched(package: str, sha256: str, member: str) -> Path | None:
+    """Local path of what `fetch` has unpacked before; None where it would have to work for it."""
+    folder = cache_folder() / "packages" / sha256 / "content"
+    return _inside(folder, member, package) if folder.is_dir() and "!/" not in member else None
+
+
 def _inside(folder: Path, member: str, package: str) -> Path:
     path = folder / member
     if not path.resolve().is_relative_to(folder.resolve()) or not path.exists():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import text_classification
 from lmworks.pipeline.cells import plain
@@ -16,6 +14,7 @@ from lmworks.pipeline.evaluate.classification import confusion, figures
 from lmworks.pipeline.evaluate.collapse import remarks
 from lmworks.pipeline.evaluate.gate import check_names, gate
 from lmworks.pipeline.evaluate.report import summary, write_metrics, write_report
+from lmworks.pipeline.evaluate.slice_columns import check_slices
 from lmworks.pipeline.evaluate.slices import cells_of, measure_slices
 from lmworks.pipeline.evaluate.views import class_view, metric_view
 from lmworks.pipeline.predict import predict
@@ -68,11 +67,7 @@ def measure_model(
 def columns_of(config: EvaluateStage, examples: Examples) -> list[str]:
     """Columns that are read: texts for the report, the user's ids, and those of the slices."""
     names = pq.read_schema(files_of(examples, config.split)[0]).names
-    for name in config.slices:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"evaluate.slices: {name}: the examples have no such column ({', '.join(names)}){hint}")
+    check_slices(config.slices, names)
     own = SOURCE_ID if SOURCE_ID in names else None
     columns = [examples.properties["text"], examples.properties["text_b"], own, *config.slices]
     return list(dict.fromkeys(name for name in columns if name))

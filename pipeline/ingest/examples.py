@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lmworks.pipeline.ingest.classes import MANY_CLASSES, class_notices, number_
 from lmworks.pipeline.ingest.column_types import ColumnTypes
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
 from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
+from lmworks.pipeline.ingest.files import files_of
 from lmworks.pipeline.ingest.left_out import EMPTY_DOCUMENT, NO_CLASS, LeftOut
 from lmworks.pipeline.ingest.readers import read_rows
 from lmworks.pipeline.ingest.rows import Row
@@ -55,6 +56,10 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     remarks: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
+    for name, source in list(given.items())[
+        1:
+    ]:  # a test file that is not there must not cost the reading of all of train
+        next(read_rows(config, source, f"ingest.{name}", {}), None)
     with ExitStack() as stack:
         rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
         repairs = stack.enter_context(_Record(examples.path / "repairs.parquet", _REPAIRS)) if config.repair else None
@@ -117,6 +122,19 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     }
     worst = worst_conflicts(examples.path, tally, _texts(config)) if label else []
     write_statistics(statistics.path, tally, labels, dict(reasons), warnings, conflicts, worst)
+
+
+def _look_at(config: IngestStage, sources: Mapping[str, Source]) -> None:
+    """Looks at how each source begins: a test file that is not there, or has no label, must not cost the reading of train.
+
+    Raises:
+        UserError: a file is missing, or the first one of a source lacks a column.
+    """
+    for name, source in sources.items():
+        if config.label_column:
+            next(read_rows(config, source, f"ingest.{name}", {}), None)
+        else:  # a file may be a single document, which is not read twice
+            files_of(source, f"ingest.{name}", {})
 
 
 def _say(warnings: list[str]) -> None:

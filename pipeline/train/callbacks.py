@@ -12,9 +12,12 @@ model has the weights of that step. What a callback keeps for itself is not in c
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -25,26 +28,68 @@ def callbacks_of(names: Sequence[str], model: keras.Model) -> keras.callbacks.Ca
     """Makes the callbacks.
 
     Args:
-        names: `module:name` each, a class or function that gives a `keras.callbacks.Callback`; modules are found on Python's path
-            and in the current folder.
+        names: `module:name` each, see `makers_of`.
         model: that is trained.
 
     Raises:
         UserError: there is no such thing, or it is no callback.
     """
+    made = [_made(name, maker) for name, maker in zip(names, makers_of(names), strict=True)]
+    return keras.callbacks.CallbackList(made, model=model)
+
+
+def makers_of(names: Sequence[str]) -> list[Callable[[], Any]]:
+    """Imports what makes the callbacks; none of it is called.
+
+    A recipe may be somebody else's, and `os:abort` can be named like a callback: only what is known to give one is called.
+
+    Args:
+        names: `module:name` each: a subclass of `keras.callbacks.Callback`, or a function that is annotated to return one.
+            Modules are found on Python's path and in the current folder.
+
+    Raises:
+        UserError: there is no such thing, or it is neither.
+    """
     if names and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    return keras.callbacks.CallbackList([_made(name) for name in names], model=model)
+    return [_maker(name) for name in names]
 
 
-def _made(name: str) -> keras.callbacks.Callback:
+def _maker(name: str) -> Callable[[], Any]:
     module, _, attribute = name.partition(":")
     try:
-        made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"train.callbacks: {name}: cannot be imported: {error}") from error
+        maker = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # the module is the user's own code
+        raise UserError(f"train.callbacks: {name}: cannot be imported: {error or type(error).__name__}") from error
+    if not _is_callback(maker if inspect.isclass(maker) else _returned(maker)):
+        kind = f"a {type(maker).__name__}" if not inspect.isclass(maker) else "no callback class"
+        raise UserError(
+            f"train.callbacks: {name}: is {kind}; a subclass of keras.callbacks.Callback is needed, or a function that is "
+            "annotated to return one (def make() -> keras.callbacks.Callback)"
+        )
+    try:
+        inspect.signature(maker).bind()
     except TypeError as error:
         raise UserError(f"train.callbacks: {name}: must be callable without arguments: {error}") from error
+    return maker
+
+
+def _returned(maker: Any) -> Any:
+    """What a Python function is annotated to return; None of anything else, and where the annotation names nothing."""
+    if not inspect.isfunction(maker) or inspect.iscoroutinefunction(maker):
+        return None
+    try:
+        return typing.get_type_hints(maker).get("return")
+    except Exception:  # a hint may be any expression
+        return None
+
+
+def _is_callback(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, keras.callbacks.Callback)
+
+
+def _made(name: str, maker: Callable[[], Any]) -> keras.callbacks.Callback:
+    made = maker()
     if not isinstance(made, keras.callbacks.Callback):
         raise UserError(
             f"train.callbacks: {name}: gives {type(made).__name__}, and a keras.callbacks.Callback is needed"

@@ -27,7 +27,7 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
     """Trains, evaluates after every epoch, and writes the best checkpoint."""
     tokenizer = open_tokenizer(sequences.path / "tokenizer")
     labels, length = sequences.properties["labels"], sequences.properties["sequence_length"]
-    preset = local_preset(config.model.preset)
+    preset = local_preset(config.model.preset, reads_weights=True)
 
     def make(config: TrainStage, dtype: str) -> Classification:
         classifier = text_classification.build(config.model, preset, tokenizer, len(labels), dtype)

@@ -16,6 +16,10 @@ def load(config: TrainStage) -> Callable[..., None]:
     from lmworks.pipeline.train.hosts import join
 
     join(config.backend)
+    if config.callbacks:  # before any work: importing them may fail, and nothing has been computed yet
+        from lmworks.pipeline.train.callbacks import makers_of
+
+        makers_of(config.callbacks)
     if config.task == "text_classification":
         from lmworks.pipeline.train.classification import fit
     else:

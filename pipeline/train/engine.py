@@ -62,8 +62,6 @@ def _on_jax(config: TrainStage, make: Callable[[TrainStage, str], W], precision:
 
     from lmworks.pipeline.train.jax_engine import JaxEngine, devices_of
 
-    if config.strategy == "mirrored":
-        raise UserError("train.strategy: mirrored is of train.backend=tensorflow; jax has single and data_parallel")
     devices = devices_of(config)
     if precision == "float16" and devices[0].platform == "cpu":
         raise UserError("train.precision: float16 is not computed by JAX on a processor; bfloat16 and float32 are")
@@ -82,8 +80,6 @@ def _on_tensorflow(
     from lmworks.models.fused_transformer import fused_count
     from lmworks.pipeline.train.tensorflow_engine import TensorFlowEngine, scope, strategy_of
 
-    if config.strategy == "data_parallel":
-        raise UserError("train.strategy: data_parallel is of train.backend=jax; tensorflow has single and mirrored")
     strategy = strategy_of(config)
     replicas = strategy.num_replicas_in_sync if strategy else 1
     _divide(config, replicas)

@@ -34,7 +34,7 @@ _SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 64, 0.8
 def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> None:
     """Trains, evaluates now and then, and writes the best checkpoint."""
     length = int(sequences.properties["sequence_length"])
-    preset = local_preset(config.model.preset)
+    preset = local_preset(config.model.preset, reads_weights=True)
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
 
     def make(config: TrainStage, dtype: str) -> Causal | MaskedWork:

@@ -572,18 +572,9 @@ def test_what_a_callback_ended_stays_ended(sequences, tmp_path, monkeypatch):
     assert [step for step, _ in curve(tmp_path / "run" / "logs", "validation/log_loss")] == [5]
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("no_such_module:Watch", "cannot be imported"),
-        ("keras.callbacks:NoSuch", "cannot be imported"),
-        ("keras.callbacks:ModelCheckpoint", "must be callable without arguments"),
-        ("builtins:dict", "gives dict, and a keras.callbacks.Callback is needed"),
-    ],
-)
-def test_what_is_no_callback_is_told(sequences, tmp_path, name, words):
-    with pytest.raises(UserError, match=rf"train\.callbacks: {name}: {words}"):
-        run(config(callbacks=[name]), sequences["text_classification"], tmp_path)
+def test_what_is_no_callback_is_told(sequences, tmp_path):
+    with pytest.raises(UserError, match=r"train\.callbacks: builtins:dict: is no callback class"):
+        run(config(callbacks=["builtins:dict"]), sequences["text_classification"], tmp_path)
 
 
 @pytest.mark.parametrize("task", TASKS)
