@@ -26,6 +26,8 @@ from lmworks.tfx.screen import Screen
 
 _NO_ROOM = 1 << 16
 """Bytes; a disk with less is full."""
+LOG = "log.txt"
+"""Name of a stage's log in its folder of the run."""
 _STOP_SECONDS = 30
 """That spot machines give between SIGTERM and the end."""
 
@@ -72,7 +74,8 @@ class LocalRunner:
         self.folder = self.root / run
         self.record = record
         self._remote = remote
-        self.screen = remote.screen if remote else Screen()
+        # A stage in this process writes to the terminal itself, and may stop there for a debugger.
+        self.screen = remote.screen if remote else Screen(live=not in_process)
         self._next: dict[str, Node] = {}
         self._early: tuple[Node, process.Waiting, Path] | None = None
         """A process that waits for its stage's turn, and its log."""
@@ -106,8 +109,10 @@ class LocalRunner:
         results: dict[str, Result] = {}
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
         status, error = "failed", ""
+        stage, began = "", time.monotonic()
         try:
             for node in nodes:
+                stage, began = node.name, time.monotonic()
                 self._write(results, "running", running={"stage": node.name, "since": time.time()})
                 if node.when is not None and not results[node.when].value:
                     result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
@@ -120,8 +125,10 @@ class LocalRunner:
         except BaseException as failure:
             stopped = isinstance(failure, KeyboardInterrupt)
             error = (str(failure) or "interrupted") if stopped else launch.explain(failure)
+            self.screen.broken(stage, "stop" if stopped else "fail", time.monotonic() - began)
             raise
         finally:
+            self.screen.clear()
             self._end_early()
             # Where the disk is full, or the store is away, this fails too, and must not hide why the run failed.
             with contextlib.suppress(OSError, UserError) if status == "failed" else contextlib.nullcontext():
@@ -290,7 +297,7 @@ class LocalRunner:
             "memo": str(self.root / INDEX),
             "state": str(state),
         }
-        log = self.folder / node.name / "log.txt"
+        log = self.folder / node.name / LOG
         self._unlink(node.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
@@ -387,7 +394,7 @@ class LocalRunner:
     def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:
         """Asks the stage's process to end, and gives it time to save its work; its last word."""
         child.child.terminate()
-        self.screen.begin("", "stopping; once more to stop without saving")
+        self.screen.say("", "stopping; once more to stop without saving")
         said = ""
         late = threading.Timer(_STOP_SECONDS, child.child.kill)
         late.start()

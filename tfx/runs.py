@@ -21,6 +21,7 @@ from typing import Any
 from lmworks.configs.errors import UserError
 from lmworks.tfx import locks, progress
 from lmworks.tfx.artifacts import has_fields, parse_json
+from lmworks.tfx.readable import clock
 from lmworks.tfx.screen import Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
@@ -110,14 +111,13 @@ def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
     running = record.get("running")
     if not running or record["status"] != "running":
         return None
-    told = f"{max(0.0, time.time() - running['since']):.0f} s"
+    told = clock(time.time() - running["since"])
     try:
         event = parse_json((folder / PROGRESS).read_bytes())
     except OSError:  # none yet, or none any more
         event = None
-    fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
-    if has_fields(event, fields) and event["stage"] == running["stage"]:
-        told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
+    if has_fields(event, {"stage": str}) and progress.is_event(event) and event["stage"] == running["stage"]:
+        told += "  " + progress.line(event)
     return running["stage"], told
 
 

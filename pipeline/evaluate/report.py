@@ -23,6 +23,7 @@ from lmworks.pipeline.evaluate.collapse import remarks
 from lmworks.pipeline.evaluate.figures import READABLE_CLASSES, reliability_svg, shares_of_labels
 from lmworks.pipeline.evaluate.gate import Gate
 from lmworks.pipeline.evaluate.slices import Slice
+from lmworks.tfx.readable import metric
 
 SLICE_METRICS = ("accuracy", "f1_macro", "log_loss")
 MAX_ROWS = 50
@@ -62,7 +63,7 @@ def cell(value: Any, kind: str = "") -> str:
     if isinstance(value, int | np.integer):
         return f'<td class="n">{value:,}</td>'
     if isinstance(value, float):
-        return f'<td class="n">{value:.4f}</td>'
+        return f'<td class="n">{metric(value)}</td>'
     return f'<td class="{kind}">{html.escape(str(value))}</td>'
 
 
@@ -82,7 +83,7 @@ def shown(figure: Figure | None) -> str:
     if figure is None:
         return NOTHING
     bounds = figure.get("ci95")
-    return f"{figure['value']:.4f} " + (f"[{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else f"[{NOTHING}]")
+    return f"{metric(figure['value'])} " + (f"[{', '.join(map(metric, bounds))}]" if bounds else f"[{NOTHING}]")
 
 
 def summary(metrics: Mapping[str, Figure], names: Iterable[str], decision: Gate, remarks: Iterable[str] = ()) -> str:
