@@ -19,7 +19,7 @@ _EVALUATION, _SERVABLE = ("evaluate", "evaluation"), ("export", "servable")
 
 
 def closing(root: str, run: str, results: Sequence[Result]) -> list[str]:
-    """Lines that say where a run's report, servable and logs are, and what to do next.
+    """Returns lines that say where a run's report, servable and logs are, and what to do next.
 
     Args:
         root: folder or URL of the runs.
@@ -50,14 +50,15 @@ def closing(root: str, run: str, results: Sequence[Result]) -> list[str]:
     return [f"  {name:<9} {text}" for name, text in rows]
 
 
-def again(values: flags.FlagValues) -> str:
-    """The line that says which command goes on where this one ended.
+def again(values: flags.FlagValues, name: str) -> str:
+    """Returns the line that says which command goes on where this one ended.
 
     Args:
         values: flags of the command.
+        name: of the line.
     """
     present = [line for name in values for line in _written(values[name]) if name == values[name].name]
-    return f"  {'go on':<9} {_command('run', *present)}"
+    return f"  {name:<9} {_command('run', *present)}"
 
 
 def _written(flag: Any) -> list[str]:
@@ -68,7 +69,7 @@ def _written(flag: Any) -> list[str]:
 
 
 def _command(*words: str) -> str:
-    """A command as it can be typed."""
+    """Returns a command as it can be typed."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "lmworks" and not shutil.which("lmworks") else "lmworks"
     return shlex.join([program, *words])
 
@@ -83,7 +84,7 @@ def _predict(servable: str, result: Result) -> str:
 
 
 def _place(root: str, run: str, result: Result | None, name: str) -> str:
-    """Where a file of a stage's outputs is, empty where there is none: the run's link here, the execution at a URL."""
+    """Returns where an output of a stage is, empty if there is none: the run's link here, the execution at a URL."""
     if result is None or result.folder is None:
         return ""
     if "://" in root:
@@ -93,7 +94,7 @@ def _place(root: str, run: str, result: Result | None, name: str) -> str:
 
 
 def _verdict(evaluated: Result | None) -> str:
-    """Why the gate refused."""
+    """Returns why the gate refused."""
     if (
         evaluated is None
         or evaluated.folder is None

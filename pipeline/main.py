@@ -198,8 +198,8 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
     try:
         results = _execute(values, config, name, values.until, values.in_process)
-    except (UserError, KeyboardInterrupt):
-        print(again(values), file=sys.stderr)
+    except (UserError, KeyboardInterrupt) as end:
+        print(again(values, "again" if isinstance(end, UserError) else "go on"), file=sys.stderr)
         raise
     for line in closing(values.root, name, results):
         print(line, file=sys.stderr, flush=True)

@@ -378,7 +378,9 @@ class LocalRunner:
                         self._progress(node.name, event)
                 code = child.child.wait()
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(self._stop(child, events) or f"{node.name} was interrupted") from None
+                raise KeyboardInterrupt(
+                    self._stop(node.name, child, events) or f"{node.name} was interrupted"
+                ) from None
             finally:
                 child.end()
                 self.screen.clear()
@@ -391,10 +393,10 @@ class LocalRunner:
                 said = f"{launch.full_disk(str(self.root))} ({how})"
             raise StageError(_named(node.name, f"{said or how + ' without a word'} (log: {_shown(log)})"))
 
-    def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:
+    def _stop(self, stage: str, child: process.Waiting, events: Iterable[str]) -> str:
         """Asks the stage's process to end, and gives it time to save its work; its last word."""
         child.child.terminate()
-        self.screen.say("", "stopping; once more to stop without saving")
+        self.screen.say(stage, "stopping; once more to stop without saving")
         said = ""
         late = threading.Timer(_STOP_SECONDS, child.child.kill)
         late.start()

@@ -113,7 +113,7 @@ def line(event: dict[str, Any]) -> str:
         parts.append(f"{done:,}/{total:,} {unit} ({100 * done // total} %)" if total else f"{done:,} {unit}")
     if event["about"]:
         # What counts in it stands behind the name of the part.
-        parts[:] = [" ".join([shown(event["about"]), *parts])]
+        parts[:] = [": ".join([shown(event["about"]), *parts])]
     facts = dict(event["facts"])
     if isinstance(left := facts.pop(LEFT, None), int | float):
         parts.append(f"{clock(left)} left")

@@ -118,6 +118,8 @@ def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
         event = None
     if has_fields(event, {"stage": str}) and progress.is_event(event) and event["stage"] == running["stage"]:
         told += "  " + progress.line(event)
+    else:
+        told += "  starting"
     return running["stage"], told
 
 

@@ -71,8 +71,7 @@ class Screen:
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """Says how far a stage is, by an event of `tfx.progress`."""
-        began = self._line.began if self._line and self._line.name == stage else time.monotonic()
-        self._say(_Live(stage, tuple(progress.line(event).split(_PART)), began))
+        self.say(stage, progress.line(event))
 
     def say(self, stage: str, text: str) -> None:
         """Says in words where a stage is.
@@ -81,7 +80,9 @@ class Screen:
             stage: its name.
             text: parts divided by two blanks, most important first.
         """
-        self._say(_Live(shown(stage), tuple(shown(text).split(_PART)), None))
+        name = shown(stage)
+        began = self._line.began if self._line and self._line.name == name else None
+        self._say(_Live(name, tuple(shown(text).split(_PART)), began))
 
     def say_beside(self, about: str, text: str) -> None:
         """Shows how far a transfer is, in place of the stage that works, until `end_beside`."""

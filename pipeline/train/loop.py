@@ -301,7 +301,7 @@ def _go_on(
                 engine.sync()
                 own.on_test_begin()
                 at_once = stop.at_once() if hosts.count() == 1 else contextlib.nullcontext()
-                with at_once, watch.paused(), within(f"validation at step {step} of {steps}"):
+                with at_once, watch.paused(), within(f"validation at step {step:,} of {steps:,}"):
                     metrics = hosts.from_first(work.validate(step, curves) if hosts.is_first() else {})
                 for name, value in metrics.items():
                     curves.scalar(f"validation/{name}", value, step)
@@ -321,14 +321,14 @@ def _go_on(
             before = step
             step = min(before + config.steps_per_execution, _next_pause(config, evaluate_every, before, steps))
             if before == start:
-                doing(f"step {start} of {steps}, compiling the first one")
+                doing(f"step {start:,} of {steps:,}, compiling the first one")
             batches = [feed.next() for _ in range(before, step)]
             _start(engine, before, batches)
             watch.count(batches)
-            watch.tell(step)
             logs_now = step % _LOG_EVERY == 0
             if before == start and not logs_now and step < steps:
                 watch.begin(step, feed.waited)  # the first call compiles, which is no speed
+            watch.tell(step)
             if logs_now:
                 facts = watch.log(step, engine, feed.waited, curves)
             for done in range(before, step):

@@ -46,7 +46,7 @@ def test_a_part_of_a_stage_has_a_name_a_clock_and_the_first_word(events):
     progress.report(2, 500, "steps")
     assert [progress.line(event) for event in events()] == [
         "1/500 steps (0 %)",
-        "validation at step 1 of 500 3/12 rows (25 %)",
+        "validation at step 1 of 500: 3/12 rows (25 %)",
         "validation at step 1 of 500, writing a sample",
         "2/500 steps (0 %)",
     ]

@@ -43,7 +43,7 @@ def test_the_live_line_stays_on_one_row(terminal):
         assert len(line) < 80
     assert line == "train        0:00  161/180 steps (89 %)  2:10 left  loss 0.1235"
     screen.progress("train", event(3, 12, "batches", "validation at step 120 of 500"))
-    assert terminal.lines() == ["train        0:00  validation at step 120 of 500 3/12 batches (25 %)"]
+    assert terminal.lines() == ["train        0:00  validation at step 120 of 500: 3/12 batches (25 %)"]
     screen.result(
         "train", "made", 34.5, "22.7M parameters, 502 steps in bfloat16, best accuracy 0.8617 at step 502", "new"
     )
