@@ -30,8 +30,7 @@ def closing(root: str, run: str, results: Sequence[Result]) -> list[str]:
     by_stage = {result.stage: result for result in results}
     options = [] if root == "runs" else [f"--root={root}"]
     rows: list[tuple[str, str]] = []
-    refused = next((result for result in results if result.status == "skipped"), None)
-    if refused and (why := _verdict(by_stage.get("evaluate"))):
+    if why := _verdict(by_stage.get("evaluate")):
         rows.append(("refused", why))
     for stage, name in _REPORTS:
         if path := _place(root, run, by_stage.get(stage), name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -18,7 +19,8 @@ _STYLE = """
 --blue:88,166,255;--red:#ff8a80}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:64rem;margin:2rem auto;
 padding:0 1rem}
-h1{font-size:clamp(1.35rem,5vw,2rem);line-height:1.25;overflow-wrap:anywhere}h2{margin:1.6rem 0 .5rem}
+h1{font-size:clamp(1.35rem,5vw,2rem);line-height:1.25;overflow-wrap:anywhere}
+h2{font-size:clamp(1.1rem,4vw,1.5rem);margin:1.6rem 0 .5rem}
 .wide{overflow-x:auto;background-color:var(--paper);background-repeat:no-repeat;
 background-attachment:local,local,scroll,scroll;background-position:0 0,100% 0,0 0,100% 0;
 background-size:3rem 100%,3rem 100%,.8rem 100%,.8rem 100%;
@@ -28,8 +30,9 @@ table{border-collapse:collapse;margin:.5rem 0}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--faint);font-weight:600}td.n,th.n{text-align:right}
 td.n,td.figure{font-variant-numeric:tabular-nums;white-space:nowrap}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;border-left:3px solid var(--line);padding-left:.8rem}
-li,.text{overflow-wrap:anywhere}td.text{white-space:pre-wrap;min-width:16rem}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;max-height:20rem;overflow-y:auto;border-left:3px solid var(--line);
+padding-left:.8rem}
+li,.text{overflow-wrap:anywhere}td.text{white-space:pre-wrap;min-width:16rem}td.note{min-width:12rem}
 td.cell{background:rgba(var(--blue),var(--share))}
 .share{display:inline-block;height:.8rem;background:rgb(var(--blue))}
 .note{color:var(--faint)}.bad{color:var(--red);font-weight:600}
@@ -37,7 +40,7 @@ svg{max-width:100%}svg text{font-size:11px;fill:var(--faint)}.bar{fill:rgba(var(
 .dot{fill:rgb(var(--blue))}.axis,.diagonal{stroke:var(--faint);fill:none}.diagonal{stroke-dasharray:4}
 """
 """With a shadow at the side where a table that is too wide goes on."""
-_NUMBER = '<td class="n'
+_NUMBER = re.compile('<td class="n[ "]')
 
 
 def cell(value: Any, kind: str = "") -> str:
@@ -57,7 +60,7 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     rows = list(rows)
     first: Sequence[str] = rows[0] if rows else ()
     head = "".join(
-        f"<th{' class=n' if value.startswith(_NUMBER) else ''}>{html.escape(name)}</th>"
+        f"<th{' class=n' if _NUMBER.match(value) else ''}>{html.escape(name)}</th>"
         for name, value in zip_longest(header, first, fillvalue="")
     )
     body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)

@@ -118,6 +118,7 @@ class LocalRunner:
                     result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
                     self._unlink(node.name)
                 else:
+                    self.screen.begin(node.name)
                     result = self._stage(node, results, metadata)
                 results[node.name] = result
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
@@ -208,7 +209,7 @@ class LocalRunner:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = locks.acquire(path, wait=False)
         if handle is None:
-            self.screen.begin(stage, "another run is making the same; waiting for it")
+            self.screen.say(stage, "another run is making the same; waiting for it")
             handle = locks.acquire(path)
         assert handle is not None
         try:

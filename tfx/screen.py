@@ -65,9 +65,11 @@ class Screen:
         self._ticker: threading.Thread | None = None
         self._idle = threading.Event()
 
-    def begin(self, stage: str, why: str) -> None:
-        """Says that a stage starts."""
-        self._show(_Live(shown(stage), ("loading libraries", f"[{shown(why)}]"), time.monotonic()))
+    def begin(self, stage: str, why: str = "") -> None:
+        """Says that a stage starts to work, or without a reason that it is compared with earlier runs."""
+        name = shown(stage)
+        parts = ("loading libraries", f"[{shown(why)}]") if why else ("comparing with earlier runs",)
+        self._show(_Live(name, parts, self._began(name) or time.monotonic()))
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """Says how far a stage is, by an event of `tfx.progress`."""
@@ -81,8 +83,10 @@ class Screen:
             text: parts divided by two blanks, most important first.
         """
         name = shown(stage)
-        began = self._line.began if self._line and self._line.name == name else None
-        self._say(_Live(name, tuple(shown(text).split(_PART)), began))
+        self._say(_Live(name, tuple(shown(text).split(_PART)), self._began(name)))
+
+    def _began(self, name: str) -> float | None:
+        return self._line.began if self._line and self._line.name == name else None
 
     def say_beside(self, about: str, text: str) -> None:
         """Shows how far a transfer is, in place of the stage that works, until `end_beside`."""

@@ -15,8 +15,8 @@ def test_a_page_fits_a_telephone_and_the_dark():
 
 
 def test_names_of_numbers_stand_over_them():
-    content = table(("name", "rows", "share"), [[cell("x"), cell(1234), cell(0.5)], [cell("y"), cell(5), cell(1.0)]])
-    assert "<th>name</th><th class=n>rows</th><th class=n>share</th>" in content
+    content = table(("name", "rows", "share", "id"), [[cell("x"), cell(1234), cell(0.5), cell("a1", "note")]])
+    assert "<th>name</th><th class=n>rows</th><th class=n>share</th><th>id</th>" in content
     assert '<td class="n">1,234</td><td class="n">0.5000</td>' in content
     assert "<th>name</th><th>rows</th>" in table(("name", "rows"), [])
 

@@ -8,7 +8,6 @@ import pty
 import re
 import struct
 import termios
-import threading
 import tty
 
 from rich.cells import cell_len
@@ -94,15 +93,3 @@ class Terminal:
         """Ends the pseudo-terminal."""
         self.stream.close()
         os.close(self._main)
-
-
-def reading(terminal: Terminal, done: threading.Event) -> threading.Thread:
-    """Reads what a process writes to a terminal, until `done`."""
-
-    def loop() -> None:
-        while not done.wait(0.02):
-            terminal.read()
-
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    return thread

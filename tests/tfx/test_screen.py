@@ -2,6 +2,9 @@
 
 import io
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,6 +12,8 @@ import pytest
 
 from lmworks.tfx import screen as screens
 from lmworks.tfx.screen import Screen, fit
+from tests.conftest import REPOSITORY
+from tests.tfx.conftest import until
 from tests.tfx.terminal import Terminal
 
 LONG = {"loss": 0.123456789, "tokens/s": 13502, "examples/s": 1234.5678, "words": "wide 漢字かな交じり文 " * 4}
@@ -208,3 +213,22 @@ def test_what_is_most_important_stays(cells, line):
 
 def test_a_short_part_stays_where_a_longer_one_before_it_does_not():
     assert fit(["train", "1/2", "a part that is long", "short"], 18) == "train  1/2  short"
+
+
+def test_a_run_on_a_terminal_is_seen_and_interrupted(terminal, tmp_path):
+    command = [sys.executable, "-m", "tests.tfx.stages", tmp_path, "one", "yes", tmp_path / "release"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=terminal.side)
+    until(lambda: terminal.lines() and "1/2 steps (50 %)" in terminal.lines()[-1])
+    made, live = terminal.lines()
+    assert re.fullmatch(r"write       made +[\d.]+ s  \[first time\]", made)
+    assert re.fullmatch(r"learn +\d:\d\d  1/2 steps \(50 %\)  loss nan", live)
+    terminal.resize(30)
+    until(lambda: re.fullmatch(r"learn +\d:\d\d  1/2 steps.{0,7}", terminal.lines()[-1]))
+    terminal.resize(80)
+    assert len(terminal.lines()) == 2
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    lines = terminal.lines()
+    assert lines[0] == made
+    assert re.fullmatch(r"learn       stop +[\d.]+ s", lines[1])
+    assert not [line for line in lines if "stopping" in line or "steps" in line]
