@@ -271,7 +271,15 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _check(config, values.until, here=not elsewhere)
     if elsewhere:
         return _run_on_cluster(values, config, name)
-    results = _execute(values, config, name, values.until, values.in_process)
+    from lmworks.pipeline.closing import again, closing
+
+    try:
+        results = _execute(values, config, name, values.until, values.in_process)
+    except (UserError, KeyboardInterrupt) as end:
+        print(again(values, "again" if isinstance(end, UserError) else "go on"), file=sys.stderr)
+        raise
+    for line in closing(values.root, name, results):
+        print(line, file=sys.stderr, flush=True)
     print(f"{values.root.rstrip('/')}/{name}")
     return NOT_BLESSED if any(result.status == "skipped" for result in results) else DONE
 

@@ -72,6 +72,7 @@ def predictions(
     """
     windows = sorted(windows, key=lambda window: window.begin - window.end)
     done = start = longest = 0
+    total = sum(window.end - window.fresh for window in windows)
     while start < len(windows):
         # JAX compiles for every shape anew, so there it is one for all.
         if backend() != "jax" or not start:
@@ -94,7 +95,7 @@ def predictions(
             yield Prediction(window, found[row, new], hits[row, new], count)
         start += len(group)
         done += sum(window.end - window.fresh for window in group)
-        report(done, None, "tokens")
+        report(done, total, "tokens")
 
 
 def _stream(table: DocumentTable, window: Window, begin_id: int, end_id: int) -> np.ndarray:

@@ -36,6 +36,7 @@ class Run:
     root: Path
     folder: Path
     stderr: str
+    stdout: str
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def tiny(tmp_path_factory) -> Run:
     root = tmp_path_factory.mktemp("tiny")
     done = lmworks("run", "--config=configs/tiny.yaml", f"--root={root}")
     assert done.returncode == 0, done.stderr
-    return Run(root, root / "tiny", done.stderr)
+    return Run(root, root / "tiny", done.stderr, done.stdout)
 
 
 @pytest.fixture(scope="session")

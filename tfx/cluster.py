@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.shown import shown
+from lmworks.tfx.readable import clock
 from lmworks.tfx.screen import Screen
 
 T = TypeVar("T")
@@ -228,7 +229,7 @@ def follow(run: Run, stages: Sequence[str], screen: Screen, verbose: bool = Fals
                 for line in lines:
                     print(f"{name:<11} | {shown(line)}", file=sys.stderr, flush=True)
             if stage.state == "running":
-                screen.say(name, f"{stage.seconds:.0f} s  {stage.told or logs[name].last}")
+                screen.say(name, f"{clock(stage.seconds)}  {stage.told or logs[name].last}")
             elif stage.state in ("made", "cached", "skipped"):
                 ended.add(name)
                 screen.result(name, stage.state, stage.seconds, stage.told or logs[name].summary, "on the cluster")

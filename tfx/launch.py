@@ -159,6 +159,7 @@ def execute(
         started = time.time()
         with outside.watching(look_again, external):
             value = component(**arguments)
+        progress.doing("recording the outputs")
         memo.close()
         if elsewhere:
             return value

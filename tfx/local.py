@@ -30,6 +30,8 @@ _NO_ROOM = 1 << 16
 """Bytes; a disk with less is full."""
 _FIRST, _UNFINISHED = "first time", "an earlier run did not finish it"
 """Reasons for work."""
+LOG = "log.txt"
+"""Name of a stage's log in its folder of the run."""
 _STOP_SECONDS = 30
 """That spot machines give between SIGTERM and the end."""
 
@@ -83,7 +85,8 @@ class LocalRunner:
         self.folder = self.root / run
         self.record = record
         self._remote = remote
-        self.screen = remote.screen if remote else Screen()
+        # A stage in this process writes to the terminal itself, and may stop there for a debugger.
+        self.screen = remote.screen if remote else Screen(live=not in_process)
         self._next: dict[str, Node] = {}
         self._early: tuple[Node, process.Waiting, Path] | None = None
         """A process that waits for its stage's turn, and its log."""
@@ -118,13 +121,16 @@ class LocalRunner:
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
         status, error = "failed", ""
         self.record |= {"began": time.time()}
+        stage, began = "", time.monotonic()
         try:
             for node in nodes:
+                stage, began = node.name, time.monotonic()
                 self._write(results, "running", running={"stage": node.name, "since": time.time()})
                 if node.when is not None and not results[node.when].value:
                     result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
                     self._unlink(node.name)
                 else:
+                    self.screen.begin(node.name)
                     result = self._stage(node, results, metadata)
                 results[node.name] = result
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
@@ -132,12 +138,13 @@ class LocalRunner:
                     node.check({output: result.folder / output for output in node.component.outputs})
             status = "done"
         except BaseException as failure:
-            if isinstance(failure, KeyboardInterrupt):
-                status, error = "stopped", str(failure) or "interrupted"
-            else:
-                error = launch.explain(failure)
+            stopped = isinstance(failure, KeyboardInterrupt)
+            status = "stopped" if stopped else "failed"
+            error = (str(failure) or "interrupted") if stopped else launch.explain(failure)
+            self.screen.broken(stage, "stop" if stopped else "fail", time.monotonic() - began)
             raise
         finally:
+            self.screen.clear()
             self._end_early()
             # Where the disk is full, or the store is away, this fails too, and must not hide why the run failed.
             with contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError, UserError):
@@ -218,7 +225,7 @@ class LocalRunner:
         path = self.root / "state" / stage / f"{key}.lock"
         handle = locks.acquire(path, wait=False, top=self.root)
         if handle is None:
-            self.screen.begin(stage, "another run is making the same; waiting for it")
+            self.screen.say(stage, "another run is making the same; waiting for it")
             handle = locks.acquire(path, top=self.root)
         assert handle is not None
         try:
@@ -322,7 +329,7 @@ class LocalRunner:
             "memo": str(self.root / INDEX),
             "state": str(state),
         }
-        log = self.folder / node.name / "log.txt"
+        log = self.folder / node.name / LOG
         self._unlink(node.name)
         for folder in (log.parent, store, state):
             containment.make_folder(self.root, folder)
@@ -405,7 +412,9 @@ class LocalRunner:
                         self._progress(node.name, event)
                 code = child.child.wait()
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(self._stop(child, events) or f"{node.name} was interrupted") from None
+                raise KeyboardInterrupt(
+                    self._stop(node.name, child, events) or f"{node.name} was interrupted"
+                ) from None
             finally:
                 child.end()
                 self.screen.clear()
@@ -420,10 +429,10 @@ class LocalRunner:
                 said = f"{launch.full_disk(str(self.root))} ({how})"
             raise StageError(_named(node.name, f"{said or how + ' without a word'} (log: {_shown(log)})"))
 
-    def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:
+    def _stop(self, stage: str, child: process.Waiting, events: Iterable[str]) -> str:
         """Asks the stage's process to end, and gives it time to save its work; its last word."""
         child.child.terminate()
-        self.screen.begin("", "stopping; once more to stop without saving")
+        self.screen.say(stage, "stopping; once more to stop without saving")
         said = ""
         late = threading.Timer(_STOP_SECONDS, child.child.kill)
         late.start()

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmworks.configs.shown import shown
 from lmworks.tfx import runs
+from lmworks.tfx.readable import clock
 from lmworks.tfx.screen import MARKS
 
 _GAP = "  "
@@ -29,7 +30,7 @@ def table(records: Iterable[tuple[Path, dict[str, Any]]], width: int | None = No
         tuple(
             map(
                 shown,
-                (folder.name, record["status"], _started(record), _duration(_seconds(record)), _news(folder, record)),
+                (folder.name, record["status"], _started(record), _took(record), _news(folder, record)),
             )
         )
         for folder, record in records
@@ -56,7 +57,7 @@ def show(folder: Path, store: str = "") -> str:
         Lines.
     """
     record = runs.read_record(folder)
-    facts = (record["status"], _started(record), _duration(_seconds(record)), str(record.get("recipe") or ""))
+    facts = (record["status"], _started(record), _took(record), str(record.get("recipe") or ""))
     lines = [f"{shown(folder.name)}: {_GAP.join(shown(fact) for fact in facts if fact)}"]
     for stage, result in record["stages"].items():
         lines.append(
@@ -135,6 +136,11 @@ def _seconds(record: dict[str, Any]) -> float | None:
     return None if ended is None else round(max(0.0, ended - record["began"]), 3)
 
 
+def _took(record: dict[str, Any]) -> str:
+    seconds = _seconds(record)
+    return "" if seconds is None else clock(seconds)
+
+
 def _started(record: dict[str, Any]) -> str:
     began = record.get("began")
     return "" if began is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(began))
@@ -143,11 +149,3 @@ def _started(record: dict[str, Any]) -> str:
 def _utc(seconds: float | None) -> str | None:
     """A time in seconds since the epoch as ISO 8601 in UTC."""
     return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat("T", "seconds")
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -23,6 +23,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.shown import shown
 from lmworks.tfx import containment, locks, names, progress
 from lmworks.tfx.artifacts import has_fields, parse_json, write_json
+from lmworks.tfx.readable import clock
 from lmworks.tfx.screen import MARKS, Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
@@ -141,9 +142,11 @@ def now(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
     running = record.get("running")
     if not running or record["status"] != "running":
         return None
-    told = f"{max(0.0, time.time() - running['since']):.0f} s"
+    told = clock(time.time() - running["since"])
     if event := _latest_progress(folder, running["stage"]):
-        told += "  " + progress.line(event["done"], event["total"], event["unit"], event["facts"])
+        told += "  " + progress.line(event)
+    else:
+        told += "  starting"
     return running["stage"], told
 
 
@@ -161,8 +164,8 @@ def _latest_progress(folder: Path, stage: str) -> dict[str, Any] | None:
         event = parse_json(containment.read_file(folder / PROGRESS))
     except OSError:  # none yet, or none any more
         return None
-    fields = {"stage": str, "done": int, "total": int | None, "unit": str, "facts": dict}
-    return event if has_fields(event, fields) and event["stage"] == stage else None
+    whole = has_fields(event, {"stage": str}) and progress.is_event(event)
+    return event if whole and event["stage"] == stage else None
 
 
 def end(folder: Path, record: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ import os
 import queue
 import random
 import re
-import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from lmworks.configs.load import ConfigError
 from lmworks.configs.shown import shown
 from lmworks.tfx import containment, names
 from lmworks.tfx.artifacts import MANIFEST, file_sha256
+from lmworks.tfx.readable import clock
 from lmworks.tfx.screen import Screen
 
 T = TypeVar("T")
@@ -310,6 +310,7 @@ class Store:
                     raise error
         finally:
             waiting.clear()
+            self._screen.end_beside()
 
     def _patiently(self, name: str, call: Callable[[], T]) -> T:
         where = f"{self.url}/{name}".rstrip("/")
@@ -332,9 +333,7 @@ class Store:
                     kind = Refused if isinstance(error, PermissionError) else UserError
                     raise kind(f"{where}: {_said(error)}{_fix(error)}") from None
                 seconds = pause * random.uniform(0.5, 1.0)
-                print(
-                    f"{shown(where)}: {shown(_said(error))}; once more in {seconds:.0f} s", file=sys.stderr, flush=True
-                )
+                self._screen.note(f"{shown(where)}: {shown(_said(error))}; once more in {seconds:.0f} s")
             time.sleep(seconds)
             pause *= 2
         raise AssertionError
@@ -350,19 +349,30 @@ def _fix(error: Exception) -> str:
     return "; may these credentials read and write there?" if isinstance(error, PermissionError) else ""
 
 
+_SHOWN_SECONDS = 0.2
+"""Between two looks at a transfer: it is counted in small pieces, by several threads."""
+
+
 class _Told:
     """How far a transfer is, told now and then."""
 
     def __init__(self, screen: Screen, about: str, direction: str, total: int) -> None:
         self._screen, self._about, self._direction, self._total = screen, about, direction, total
         self._done, self._began, self._lock = 0, time.monotonic(), threading.Lock()
+        self._shown = 0.0
 
     def add(self, size: int) -> None:
         with self._lock:
             self._done += size
-            rate = self._done / max(time.monotonic() - self._began, 1e-3)
+            now = time.monotonic()
+            if now - self._shown < _SHOWN_SECONDS and self._done != self._total:
+                return
+            self._shown = now
+            rate = self._done / max(now - self._began, 1e-3)
             share = f"{self._done / 1e6:,.0f}/{self._total / 1e6:,.0f} MB"
-            self._screen.say(self._about, f"{self._direction} {share}, {rate / 1e6:,.0f} MB/s")
+            left = f"{clock((self._total - self._done) / rate)} left" if 0 < self._done < self._total else ""
+            parts = [f"{self._direction} {share}", left, f"{rate / 1e6:,.0f} MB/s"]
+            self._screen.say_beside(self._about, "  ".join(filter(None, parts)))
 
 
 class _Counts:

@@ -21,6 +21,7 @@ from lmworks.pipeline.predict import predict
 from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import SOURCE_ID, files_of, read_batches
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
+from lmworks.tfx.progress import doing
 
 
 def measure_model(
@@ -28,10 +29,12 @@ def measure_model(
 ) -> bool:
     """Writes the evaluation and returns whether the model is blessed."""
     columns = columns_of(config, examples)
+    doing("loading the model")
     classifier, names = text_classification.load(model.path)
     check_names(config.thresholds, names)
     table = SequenceTable(sequences, config.split)
     scores = predict(text_classification.probabilities(classifier), table)
+    doing("intervals")
     metrics = figures(table.labels, scores, names)
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
     slices = measure_slices({name: cells_of(found, name) for name in config.slices}, table.labels, scores, names)

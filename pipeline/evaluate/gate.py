@@ -12,6 +12,7 @@ from lmworks.configs.metrics import can_fail
 from lmworks.configs.schema import Threshold
 from lmworks.pipeline.evaluate.classification import PER_CLASS, Figure
 from lmworks.tfx.artifacts import write_json
+from lmworks.tfx.readable import apart
 
 NO_THRESHOLDS = "no thresholds set"
 
@@ -81,13 +82,15 @@ def gate(
         if threshold.min is not None:
             # Not `value < min`: a bound of NaN must never bless.
             holds = value >= threshold.min
+            shown, bound = apart(value, threshold.min)
             (kept if holds else broken).append(
-                f"{name} {value} is {'at least' if holds else 'below'} the minimum {threshold.min}"
+                f"{name} {shown} is {'at least' if holds else 'below'} the minimum {bound}"
             )
         if threshold.max is not None:
             holds = value <= threshold.max
+            shown, bound = apart(value, threshold.max)
             (kept if holds else broken).append(
-                f"{name} {value} is {'at most' if holds else 'above'} the maximum {threshold.max}"
+                f"{name} {shown} is {'at most' if holds else 'above'} the maximum {bound}"
             )
     failing = sum(can_fail(name, threshold.min, threshold.max) for name, threshold in thresholds.items())
     none = NO_THRESHOLDS if not thresholds else f"{NO_THRESHOLDS} that could fail"

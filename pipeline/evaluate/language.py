@@ -30,6 +30,7 @@ from lmworks.pipeline.packing import DocumentTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.pipeline.windows import predictions, windows_of
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences
+from lmworks.tfx.progress import doing, report, within
 
 _SEED = 0
 _GENERATIONS = 8
@@ -48,12 +49,14 @@ def measure_language_model(
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
     found = pa.Table.from_batches(read_batches(examples, config.split, columns)).take(pa.array(table.rows))
     extra: dict[str, pa.Array] = {}
+    doing("loading the model")
     if not isinstance(pieces, WordPiece):
         loaded = causal_lm.load(model.path)
         sums, extra = _causal(config, loaded, sequences, table, pieces)
     else:
         sums = _masked(config, model, table, pieces)
         evaluation.properties["mask_ratio"] = config.mask_ratio
+    doing("intervals")
     metrics, slices = figures(sums), _slices(config, found, sums)
     texts = found.column(examples.properties["text"])
     generations: list[Generation] = []
@@ -173,6 +176,7 @@ def _generate(
     told = []
     grams: list[np.ndarray] = []
     for name, sampling in (("greedy", Sampling()), ("temperature 0.8, top-p 0.95", Sampling(0.8, 0, 0.95, _SEED))):
+        doing(f"generating {len(prompts)} texts, {name}")
         completer = Completer(model, pieces, length, tokens, sampling, chat)
         for prompt, (new, cut) in zip(prompts, completer.complete(prompts), strict=True):
             kept = _until_end(new, pieces) if chat else new
@@ -180,7 +184,10 @@ def _generate(
             told.append(Generation(name, prompt, text.partition(END)[0] if chat else text, cut))
             grams.append(kept)
     long_enough = tokens >= GRAM
-    return told, memorised_share(grams, DocumentTable(sequences, "train")) if long_enough else None
+    if not long_enough:
+        return told, None
+    with within("looking for memorised text"):
+        return told, memorised_share(grams, DocumentTable(sequences, "train"))
 
 
 def memorised_share(generated: Sequence[np.ndarray], training: DocumentTable, gram: int = GRAM) -> float:
@@ -205,6 +212,7 @@ def memorised_share(generated: Sequence[np.ndarray], training: DocumentTable, gr
     hashes = np.unique([_rolling(np.frombuffer(stretch, np.int32), gram)[0] for stretch in wanted])
     seen: set[bytes] = set()
     for document in range(len(training)):
+        report(document + 1, len(training), "documents")
         tokens = training.tokens(document)
         if len(tokens) < gram:
             continue

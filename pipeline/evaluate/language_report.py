@@ -18,14 +18,12 @@ from lmworks.pipeline.evaluate.report import (
     MAX_CHARACTERS,
     MAX_ROWS,
     NOTHING,
-    cell,
     gate_section,
-    page,
     shown,
     slice_name,
-    table,
 )
 from lmworks.pipeline.evaluate.slices import Slice
+from lmworks.pipeline.page import cell, page, table
 
 _ABOUT = {
     "loss": "nats per target",
@@ -76,7 +74,10 @@ def write_language_report(
         "Gate": gate_section(decision),
         "Metrics": table(
             ("metric", "value [95 % interval]", ""),
-            ([cell(name), cell(shown(figure)), cell(_ABOUT.get(name, ""), "note")] for name, figure in metrics.items()),
+            (
+                [cell(name), cell(shown(figure), "figure"), cell(_ABOUT.get(name, ""), "note")]
+                for name, figure in metrics.items()
+            ),
         )
         + '<p class="note">Intervals: Student\'s t of the jackknife over documents, of unequal length; '
         f"{NOTHING} where there are fewer than {MIN_DOCUMENTS} documents, or nothing can be said.</p>",
@@ -89,7 +90,7 @@ def write_language_report(
                 [
                     cell(slice_name(part)),
                     cell(part["examples"]),
-                    *(cell(shown(part["metrics"].get(name))) for name in names),
+                    *(cell(shown(part["metrics"].get(name)), "figure") for name in names),
                 ]
                 for part in slices
             ),

@@ -23,25 +23,12 @@ from lmworks.pipeline.evaluate.collapse import remarks
 from lmworks.pipeline.evaluate.figures import READABLE_CLASSES, reliability_svg, shares_of_labels
 from lmworks.pipeline.evaluate.gate import Gate
 from lmworks.pipeline.evaluate.slices import Slice
+from lmworks.pipeline.page import cell, page, table
+from lmworks.tfx.readable import metric
 
 SLICE_METRICS = ("accuracy", "f1_macro", "log_loss")
 MAX_ROWS = 50
 MAX_CHARACTERS = 500
-
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c2024;--paper:#fff;--faint:#6b7480;--line:#d8dde3;--blue:31,119,180;--red:#b3261e}
-@media(prefers-color-scheme:dark){:root{--ink:#e4e7eb;--paper:#15181c;--faint:#98a2ae;--line:#343b44;--blue:88,166,255;
---red:#ff8a80}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:64rem;margin:2rem auto;
-padding:0 1rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0}
-th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-th{color:var(--faint);font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;border-left:3px solid var(--line);padding-left:.8rem}
-td.text{overflow-wrap:anywhere;white-space:pre-wrap;min-width:16rem}td.cell{background:rgba(var(--blue),var(--share))}
-.note{color:var(--faint)}svg text{font-size:11px;fill:var(--faint)}.bar{fill:rgba(var(--blue),.5)}
-.dot{fill:rgb(var(--blue))}.axis,.diagonal{stroke:var(--faint);fill:none}.diagonal{stroke-dasharray:4}
-"""
 
 
 def write_metrics(
@@ -57,22 +44,6 @@ def write_metrics(
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
 
 
-def cell(value: Any, kind: str = "") -> str:
-    """An HTML table's cell; whole numbers with separators, others with four digits."""
-    if isinstance(value, int | np.integer):
-        return f'<td class="n">{value:,}</td>'
-    if isinstance(value, float):
-        return f'<td class="n">{value:.4f}</td>'
-    return f'<td class="{kind}">{html.escape(str(value))}</td>'
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """An HTML table; the rows' cells are HTML already, the header's are not."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
 NOTHING = "–"
 """Stands where the rows say nothing."""
 
@@ -82,7 +53,7 @@ def shown(figure: Figure | None) -> str:
     if figure is None:
         return NOTHING
     bounds = figure.get("ci95")
-    return f"{figure['value']:.4f} " + (f"[{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else f"[{NOTHING}]")
+    return f"{metric(figure['value'])} " + (f"[{', '.join(map(metric, bounds))}]" if bounds else f"[{NOTHING}]")
 
 
 def summary(metrics: Mapping[str, Figure], names: Iterable[str], decision: Gate, remarks: Iterable[str] = ()) -> str:
@@ -96,7 +67,8 @@ def gate_section(decision: Gate) -> str:
     reasons = decision.reasons if decision.thresholds or not decision.blessed else []
     items = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
     verdict = "blessed" if decision.blessed and decision.thresholds else "NOT blessed" if reasons else decision.verdict
-    return f"<p>{html.escape(verdict)}</p>" + (f"<ul>{items}</ul>" if items else "")
+    kind = "" if decision.blessed else ' class="bad"'
+    return f"<p{kind}>{html.escape(verdict)}</p>" + (f"<ul>{items}</ul>" if items else "")
 
 
 def slice_name(part: Slice) -> str:
@@ -138,6 +110,8 @@ def _wrong_table(labels: Integers, scores: Scores, names: Sequence[str], texts: 
         text = text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " …"
         answer = [cell(names[labels[row]]), cell(names[predictions[row]]), cell(float(confidence[row]))]
         rows.append([cell(text, "text"), *answer, cell(str(ids[row]), "note")])
+    if not rows:
+        return f'<p class="note">None of {len(labels):,} rows is wrong.</p>'
     note = f'<p class="note">{len(wrong):,} of {len(labels):,} rows are wrong; shown are {len(rows)}.</p>'
     return note + table(("text", "label", "prediction", "probability", "id"), rows)
 
@@ -181,7 +155,7 @@ def write_report(
         "Metrics": remarkable
         + table(
             ("metric", "value [95 % interval]"),
-            ([cell(name), cell(shown(figure))] for name, figure in metrics.items() if name not in of_classes),
+            ([cell(name), cell(shown(figure), "figure")] for name, figure in metrics.items() if name not in of_classes),
         )
         + f'<p class="note">{NOTHING}: the rows say too little.</p>',
         "Confusion matrix": _confusion_table(matrix, names),
@@ -189,7 +163,7 @@ def write_report(
             ("class", "rows", "predicted", *PER_CLASS),
             (
                 [cell(name), cell(rows), cell(predicted)]
-                + [cell(shown(metrics.get(f"{kind}/{name}"))) for kind in PER_CLASS]
+                + [cell(shown(metrics.get(f"{kind}/{name}")), "figure") for kind in PER_CLASS]
                 for name, rows, predicted in zip(names, matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
             ),
         ),
@@ -197,7 +171,7 @@ def write_report(
             ("slice", "rows", *SLICE_METRICS),
             (
                 [cell(slice_name(part)), cell(part["examples"])]
-                + [cell(shown(part["metrics"].get(name))) for name in SLICE_METRICS]
+                + [cell(shown(part["metrics"].get(name)), "figure") for name in SLICE_METRICS]
                 for part in slices
             ),
         )
@@ -210,14 +184,3 @@ def write_report(
     }
     title = f"Evaluation: {task}, {split} split, {len(labels):,} examples"
     (folder / "report.html").write_text(page(title, sections), encoding="utf-8")
-
-
-def page(title: str, sections: Mapping[str, str]) -> str:
-    """One HTML page that needs no other file and no script; the sections' contents are HTML already."""
-    body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())
-    title = html.escape(title)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
-    )

@@ -26,6 +26,7 @@ from lmworks.pipeline.sequences import SequenceTable
 from lmworks.pipeline.tables import read_batches
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Sequences, read, write_json
+from lmworks.tfx.progress import report, within
 
 TOLERANCE = 1e-4
 _BATCH = 64
@@ -83,6 +84,7 @@ def _classifier(
         }
         found = served["serving_default"](**request)["probabilities"].numpy()
         difference[rows] = np.abs(found - expected[rows]).max(axis=1)
+        report(start + len(rows), len(order), "rows")
     return np.arange(len(order)), difference
 
 
@@ -125,6 +127,7 @@ def _causal(
                 difference[start + place] = np.nan
             else:
                 difference[start + place] = np.abs(values[place, : len(wanted)] - np.array(wanted)).max(initial=0.0)
+        report(min(start + size, len(rows)), len(rows), "documents")
     return rows, difference
 
 
@@ -141,11 +144,13 @@ def _masked(
     masking = MaskedRows(pieces, int(sequences.properties["sequence_length"]), mask_ratio)
     found, counts = np.zeros(len(table)), np.zeros(len(table))
     names = ("token_ids", "segment_ids", "padding_mask", "positions", "targets")
-    for batch in masking.whole_split(table):
+    split_batches = masking.whole_split(table)
+    for number, batch in enumerate(split_batches):
         inputs = {name: tf.constant(batch.inputs[name]) for name in names}
         values = served["tokens"](**inputs)["log_probabilities"].numpy()[batch.real]
         np.add.at(found, batch.documents, values.astype(np.float64))
         np.add.at(counts, batch.documents, 1)
+        report(number + 1, len(split_batches), "batches")
     expected = predictions.column("log_probability").to_numpy()
     difference = np.abs(found - expected) / np.maximum(counts, 1)
     return rows, np.where(same, difference, np.nan)[rows]
@@ -154,4 +159,6 @@ def _masked(
 if __name__ == "__main__":
     process.die_with_parent()
     asked, split_name, *folders, answer = sys.argv[1:]
-    write_json(Path(answer), compare(asked, split_name, *map(Path, folders)))
+    with within("proof"):
+        result = compare(asked, split_name, *map(Path, folders))
+    write_json(Path(answer), result)

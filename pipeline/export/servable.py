@@ -15,6 +15,7 @@ from lmworks.pipeline.export.card import Described, model_card
 from lmworks.pipeline.export.saved_model_fingerprint import derive_uuid
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
+from lmworks.tfx.progress import descriptors, doing
 
 SAVED_MODEL = "saved_model"
 
@@ -29,11 +30,14 @@ def write_servable(
 ) -> None:
     """Exports, proves, and writes the model card."""
     folder = servable.path / SAVED_MODEL
+    doing("writing the SavedModel")
     described = saver_of(config)(examples, sequences, model, folder)
     derive_uuid(folder)
     if "huggingface" in config.formats:
         target = servable.path / "huggingface"
+        doing("writing Hugging Face's format")
         huggingface.write(described.model, described.pieces, described.length, target, described.labels)
+    doing("proof: loading the SavedModel in a fresh process")
     proof = prove(config.task, folder, examples, sequences, evaluation)
     card = model_card(config, described, model, evaluation, proof)
     (servable.path / "README.md").write_text(card, encoding="utf-8")
@@ -73,7 +77,7 @@ def prove(
     folders = (folder, examples.path, sequences.path, evaluation.path)
     command = [sys.executable, "-m", "lmworks.pipeline.export.proof", task, split, *map(str, folders)]
     answer = folder.with_name(f".proof-{uuid.uuid4().hex[:6]}.json")
-    child = process.start([*command, str(answer)])
+    child = process.start([*command, str(answer)], descriptors())
     try:
         if child.wait():
             raise UserError("export: the SavedModel could not be loaded and called in a fresh process; see the log")

@@ -29,7 +29,7 @@ from lmworks.pipeline.ingest.split_table import BATCH, SplitTable, settle
 from lmworks.pipeline.ingest.splits import SPLITS, example_id, split_of
 from lmworks.pipeline.ingest.statistics import Tally, write_statistics
 from lmworks.tfx.artifacts import Examples, Statistics
-from lmworks.tfx.progress import report
+from lmworks.tfx.progress import doing, report
 
 _REJECTS = pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.string()})
 _REPAIRS = pa.schema(
@@ -120,6 +120,7 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
         + (f", {reasons[EMPTY_DOCUMENT]:,} empty" if reasons[EMPTY_DOCUMENT] else "")
         + "".join(f"; {warning}" for warning in warnings),
     }
+    doing("writing statistics")
     worst = worst_conflicts(examples.path, tally, _texts(config)) if label else []
     write_statistics(statistics.path, tally, labels, dict(reasons), warnings, conflicts, worst)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,8 @@ import numpy as np
 from lmworks.pipeline.ingest.carving import moves_of
 from lmworks.pipeline.ingest.splits import SPLITS
 from lmworks.pipeline.label_conflicts import Conflicts, LabelCounts, conflicts_of
+from lmworks.pipeline.page import cell, page, table
 from lmworks.tfx.artifacts import write_json
-
-_STYLE = """
-:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:.5rem 0}th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #8884}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.bar{background:#1f77b4;height:.8rem;display:inline-block}
-"""
 
 
 class Tally:
@@ -149,8 +144,8 @@ def write_statistics(
     leakage = {f"{one} and {other}": tally.leakage(one, other) for one, other in pairs}
     content = {"splits": splits, "leakage": leakage, "refused": refused, "notices": notices}
     write_json(folder / "statistics.json", content | ({"worst_conflicts": conflicting} if labels else {}))
-    page = _page(splits, labels, leakage, refused, notices, conflicting)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    report = _page(splits, labels, leakage, refused, notices, conflicting)
+    (folder / "report.html").write_text(report, encoding="utf-8")
 
 
 def _page(
@@ -161,32 +156,38 @@ def _page(
     notices: list[str],
     conflicting: list[dict[str, Any]],
 ) -> str:
-    rows = []
-    for name, one in splits.items():
-        lengths = (f"{one['characters'][key]:,.0f}" for key in ("min", "median", "mean", "p95", "max"))
-        rows.append([name, f"{one['rows']:,}", *lengths, f"{one['exact_duplicates']:,}"])
-    balance = []
-    for label in labels:
-        shares = {name: one["labels"].get(label, 0) / one["rows"] for name, one in splits.items()}
-        balance.append([label, *(f"{share:.1%}" for share in shares.values()), ("bar", shares["train"])])
-    parts = [
-        "<h1>Examples</h1>",
-        *([f"<ul>{''.join(f'<li>{html.escape(notice)}</li>' for notice in notices)}</ul>"] if notices else []),
-        _table(["split", "rows", "shortest", "median", "mean", "95 %", "longest", "exact duplicates"], rows),
-        "<p>Lengths in characters.</p>",
-        *(["<h2>Label balance</h2>", _table(["label", *splits, "train"], balance)] if labels else []),
-        *(_conflict_tables(splits, conflicting) if labels else []),
-        "<h2>Texts that stand in two splits</h2>",
-        _table(["splits", "texts"], [[name, f"{count:,}"] for name, count in leakage.items()]),
-        "<h2>Rows left out</h2>",
-        _table(["reason", "rows"], [[name, f"{count:,}"] for name, count in refused.items()] or [["none", "0"]]),
+    lengths = ("min", "median", "mean", "p95", "max")
+    rows = [
+        [name, of["rows"], *(round(of["characters"][key]) for key in lengths), of["exact_duplicates"]]
+        for name, of in splits.items()
     ]
-    return f"<!doctype html><meta charset=utf-8><title>Examples</title><style>{_STYLE}</style>{''.join(parts)}"
+    notes = "".join(f"<li>{html.escape(notice)}</li>" for notice in notices)
+    sections = {
+        "Splits": (f"<ul>{notes}</ul>" if notes else "")
+        + _table(["split", "rows", "shortest", "median", "mean", "95 %", "longest", "exact duplicates"], rows)
+        + '<p class="note">Lengths in characters; 95 % of the texts are at most as long as that column says.</p>'
+    }
+    if labels:
+        sections |= {"Label balance": _balance(splits, labels), **_conflict_tables(splits, conflicting)}
+    sections |= {
+        "Texts that stand in two splits": _table(["splits", "texts"], leakage.items()),
+        "Rows left out": _table(["reason", "rows"], refused.items()) if refused else '<p class="note">None.</p>',
+    }
+    return page("Examples", sections)
 
 
-def _conflict_tables(splits: dict[str, Any], conflicting: list[dict[str, Any]]) -> list[str]:
+def _balance(splits: dict[str, Any], labels: list[str]) -> str:
+    rows = []
+    for label in labels:
+        shares = {name: of["labels"].get(label, 0) / of["rows"] for name, of in splits.items()}
+        bar = f'<td><span class="share" style="width:{12 * shares["train"]:.2f}rem"></span></td>'
+        rows.append([cell(label), *(cell(f"{share:.1%}", "n") for share in shares.values()), bar])
+    return table(["label", *splits, "share of train"], rows)
+
+
+def _conflict_tables(splits: dict[str, Any], conflicting: list[dict[str, Any]]) -> dict[str, str]:
     counts = [
-        [name, f"{of['texts']:,}", f"{of['rows']:,}", f"{of['best_accuracy']:.4f}"]
+        [name, of["texts"], of["rows"], of["best_accuracy"]]
         for name, of in ((name, values["conflicts"]) for name, values in splits.items())
     ]
     worst = [
@@ -199,23 +200,17 @@ def _conflict_tables(splits: dict[str, Any], conflicting: list[dict[str, Any]]) 
         ]
         for one in conflicting
     ]
-    return [
-        "<h2>The same text with different labels</h2>",
-        _table(["split", "texts", "their rows", "best possible accuracy"], counts),
-        "<p>No classifier that sees the text alone can be right about all rows of such a text. preprocess.conflicts says which "
-        "of them are trained on.</p>",
-        *([_table(["worst texts, over all splits", "labels"], worst)] if worst else []),
-    ]
+    content = _table(["split", "texts", "their rows", "best possible accuracy"], counts)
+    content += (
+        '<p class="note">No classifier that sees the text alone can be right about all rows of such a text. '
+        "preprocess.conflicts says which of them are trained on.</p>"
+    )
+    if worst:
+        content += table(
+            ["worst texts, over all splits", "labels"], ([cell(text, "text"), cell(by)] for text, by in worst)
+        )
+    return {"The same text with different labels": content}
 
 
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(map(_cell, enumerate(row)))}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _cell(numbered: tuple[int, Any]) -> str:
-    index, value = numbered
-    if isinstance(value, tuple):
-        return f'<td><span class=bar style="width:{12 * value[1]:.2f}rem"></span></td>'
-    return f"<td{' class=n' if index else ''}>{html.escape(str(value))}</td>"
+def _table(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    return table(header, (list(map(cell, row)) for row in rows))

@@ -142,7 +142,7 @@ class Documents:
             *(self._lossy_notices(self._lossy) if self._lossy else []),
         ]
         return (
-            f"{self._tokens:,} tokens of {self._pieces.vocabulary_size:,}, "
+            f"{self._tokens:,} tokens (a vocabulary of {self._pieces.vocabulary_size:,}), "
             f"{self._bytes / max(self._tokens, 1):.2f} bytes per token" + "".join(f"; {notice}" for notice in notices)
         )
 

@@ -15,7 +15,7 @@ from lmworks.pipeline.label_conflicts import Conflicts
 from lmworks.pipeline.preprocess.selection import CONFLICT, KEPT, REASONS, label_indices, select
 from lmworks.pipeline.tables import ShardWriter, read_batches
 from lmworks.tfx.artifacts import Examples, Sequences
-from lmworks.tfx.progress import report
+from lmworks.tfx.progress import doing, report, within
 
 TOKENIZER = "tokenizer"
 """Folder of the tokenizer inside the artifact."""
@@ -44,6 +44,7 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
     splits = list(examples.properties["splits"])
     total = sum(examples.properties["splits"].values())
     columns = ["id", *(name for key in ("text", "text_b", "label") if (name := examples.properties[key]))]
+    doing("selecting rows")
     verdicts = {split: select(config, examples, split) for split in splits}
     for split, verdict in verdicts.items():
         if not np.any(verdict == KEPT):
@@ -51,7 +52,8 @@ def write_sequences(config: PreprocessStage, examples: Examples, sequences: Sequ
                 f"preprocess: no row of {split} is left; see deduplicate, conflicts, decontaminate and the length bounds"
             )
     notices = _class_notices(examples, verdicts)
-    encoder = encoder_of(config)(config, examples, sequences, _kept_texts(examples, verdicts["train"]))
+    with within("training the tokenizer" if config.tokenizer.train else "opening the tokenizer"):
+        encoder = encoder_of(config)(config, examples, sequences, _kept_texts(examples, verdicts["train"]))
     kept, done = {}, 0
     with pq.ParquetWriter(sequences.path / "excluded.parquet", _EXCLUDED) as excluded:
         for split in splits:
@@ -85,6 +87,8 @@ def _kept_texts(examples: Examples, verdict: np.ndarray) -> Iterator[str]:
         start += len(batch)
         for column in batch.filter(kept).columns:
             yield from column.to_pylist()
+        report(start, len(verdict), "rows")
+    doing("merging pieces")
 
 
 def _class_notices(examples: Examples, verdicts: dict[str, np.ndarray]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Protocol
 from lmworks.configs.errors import UserError
 from lmworks.configs.paths import expand
 from lmworks.tfx.artifacts import file_sha256
-from lmworks.tfx.screen import Screen
+from lmworks.tfx.screen import StageScreen
 from lmworks.tfx.transfer import File, Store
 
 Content = dict[str, Path | bytes]
@@ -116,7 +116,7 @@ class _Bucket:
     """Behind a URL."""
 
     def __init__(self, place: str) -> None:
-        self._store = Store(place, Screen(), "export.push_to")
+        self._store = Store(place, StageScreen(), "export.push_to")
         self.place = self._store.url
 
     def versions(self) -> list[int]:

@@ -10,6 +10,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.platform import Vertex
 from lmworks.configs.schema import RegisterStage
 from lmworks.tfx.artifacts import Registration, Servable, write_json
+from lmworks.tfx.progress import doing
 from lmworks.tfx.buckets import uri_of
 from lmworks.tfx.vertex_client import VertexCluster
 
@@ -42,6 +43,7 @@ def enter(config: RegisterStage, servable: Servable, registration: Registration)
         shutil.copytree(servable.path / "saved_model", registration.path / "1")
         place_of = uri_of(registration.path)
         request = {"parent": cluster.parent, "parent_model": parent, "model": _model(config, name, place_of, digest)}
+        doing(f"entering {name} into the Model Registry")
         operation = cluster.calling(lambda: models.upload_model(request, timeout=_CALL_SECONDS))
         made = cluster.calling(lambda: operation.result(timeout=_UPLOAD_SECONDS))
         entered = f"{made.model}@{made.model_version_id}"

@@ -15,7 +15,7 @@ from lmworks.models.arithmetic import accelerator
 from lmworks.pipeline.memory import memory
 from lmworks.pipeline.train import hosts, loop
 from lmworks.tfx.artifacts import write_json
-from lmworks.tfx.progress import report
+from lmworks.tfx.progress import report, within
 
 _MOST, _STEPS_OF_AN_EPOCH = 1024, 16
 _SHARE = 0.8
@@ -40,7 +40,8 @@ def resolved(
         return _with(config, int(json.loads(told.read_text())["batch_size"]))
     if hosts.count() > 1:
         raise UserError("train.batch_size: auto is found on one host only; give a number")
-    rows = _largest(config, build)
+    with within("finding the largest batch"):
+        rows = _largest(config, build)
     state.mkdir(parents=True, exist_ok=True)
     write_json(told, {"batch_size": rows})
     print(f"train: batch_size auto: {rows}", file=sys.stderr, flush=True)
@@ -74,7 +75,7 @@ def _largest(config: TrainStage, build: Callable[[TrainStage], tuple[loop.Work, 
             work = engine = None  # type: ignore[assignment]  # their memory is wanted for the next ones
             gc.collect()
         fits, now = rows, _peak()
-        report(rows, None, "rows in a batch fit")
+        report(rows, None, "rows fit")
         # A processor does not say that memory is short, it ends the process: so the next one is foretold.
         too_much = not accelerator() and now + 2 * (now - before) > _SHARE * memory()
         if 2 * rows > min(_MOST, max(most, 1)) or too_much:

@@ -21,12 +21,14 @@ from lmworks.pipeline.train import loop
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import train
 from lmworks.tfx.artifacts import Logs, Model, Sequences
+from lmworks.tfx.progress import doing
 
 
 def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> None:
     """Trains, evaluates after every epoch, and writes the best checkpoint."""
     tokenizer = open_tokenizer(sequences.path / "tokenizer")
     labels, length = sequences.properties["labels"], sequences.properties["sequence_length"]
+    doing(f"loading {config.model.preset}" if config.model.preset else "building the model")
     preset = local_preset(config.model.preset, reads_weights=True)
 
     def make(config: TrainStage, dtype: str) -> Classification:
@@ -35,6 +37,7 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
         return Classification(config, classifier, sequences)
 
     trained, work = train(config, make, sequences, model, logs)
+    doing("saving the model")
     text_classification.save(work.model, tokenizer, labels, length, model.path)
     model.properties |= {"labels": labels, **trained.properties(work.model)}
 

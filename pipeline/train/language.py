@@ -27,6 +27,7 @@ from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import train
 from lmworks.pipeline.windows import Window, predictions, windows_of
 from lmworks.tfx.artifacts import Logs, Model, Sequences
+from lmworks.tfx.progress import doing
 
 _SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 64, 0.8
 
@@ -34,6 +35,7 @@ _SAMPLE_TOKENS, _SAMPLE_TEMPERATURE = 64, 0.8
 def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> None:
     """Trains, evaluates now and then, and writes the best checkpoint."""
     length = int(sequences.properties["sequence_length"])
+    doing(f"loading {config.model.preset}" if config.model.preset else "building the model")
     preset = local_preset(config.model.preset, reads_weights=True)
     pieces = open_pieces(sequences.path / "tokenizer", sequences.properties["tokenizer"])
 
@@ -43,6 +45,7 @@ def fit(config: TrainStage, sequences: Sequences, model: Model, logs: Logs) -> N
         return Causal(config, causal_lm.build(config.model, preset, pieces, length, dtype), pieces, sequences)
 
     trained, work = train(config, make, sequences, model, logs)
+    doing("saving the model")
     work.save(model)
     model.properties |= {"sequence_length": length, **trained.properties(work.model)}
     if isinstance(work, Causal) and not work.attends_across:
@@ -170,6 +173,7 @@ class Causal(_Packed):
         """Loss and what follows from it on (a part of) the validation split, and a sample of text."""
         found = predictions(self._compute, self.validation, self._windows, self.pieces)
         metrics = Sums.of(window_row(one, self.validation) for one in found).metrics()
+        doing("writing a sample")
         curves.text("validation/sample", self._sample([""])[0], step)
         return metrics
 

@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -29,7 +29,8 @@ from lmworks.pipeline.train.room import check_room
 from lmworks.tfx import outside
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.process import Stop, Stopped, stoppable
-from lmworks.tfx.progress import report
+from lmworks.tfx.progress import LEFT, doing, report, within
+from lmworks.tfx.readable import clock, count, metric, number
 
 _LOG_EVERY = 10
 """Steps between two points in TensorBoard; nothing is read back from the device in between."""
@@ -200,8 +201,8 @@ class Trained(NamedTuple):
     def properties(self, model: keras.Model) -> dict[str, Any]:
         """What the artifact says."""
         best = self.best
-        told = f"{model.count_params() / 1e6:.1f}M parameters, {self.steps} steps in {self.precision}, "
-        told += f"best validation {best.config.monitored} {best.value:.4f} at step {best.step}"
+        told = f"{count(model.count_params())} parameters, {self.steps} steps in {self.precision}, "
+        told += f"best validation {best.config.monitored} {metric(best.value)} at step {best.step}"
         told += f", {self.bad_steps} bad steps left out" if self.bad_steps else ""
         properties: dict[str, Any] = {"best_step": best.step, "steps": self.steps, "precision": self.precision}
         if self.auto_batch_size:
@@ -300,7 +301,8 @@ def _go_on(
             if step and evaluation_is_due():
                 engine.sync()
                 own.on_test_begin()
-                with stop.at_once() if hosts.count() == 1 else contextlib.nullcontext(), watch.paused():
+                at_once = stop.at_once() if hosts.count() == 1 else contextlib.nullcontext()
+                with at_once, watch.paused(), within(f"validation at step {step:,} of {steps:,}"):
                     metrics = hosts.from_first(work.validate(step, curves) if hosts.is_first() else {})
                 for name, value in metrics.items():
                     curves.scalar(f"validation/{name}", value, step)
@@ -312,18 +314,22 @@ def _go_on(
                     name: value for name, value in metrics.items() if "/" not in name
                 }  # without those of each class
                 print(f"train: step {step}: {_told(plain)}", file=sys.stderr, flush=True)
+                watch.tell(step, {config.monitored: metrics[config.monitored]})
             if step >= steps or best.give_up or (work.model.stop_training and best.judged == step):
                 own.on_train_end()
                 return step
             profile(step)
             before = step
             step = min(before + config.steps_per_execution, _next_pause(config, evaluate_every, before, steps))
+            if before == start:
+                doing(f"step {start:,} of {steps:,}, compiling the first one")
             batches = [feed.next() for _ in range(before, step)]
             _start(engine, before, batches)
             watch.count(batches)
             logs_now = step % _LOG_EVERY == 0
             if before == start and not logs_now and step < steps:
                 watch.begin(step, feed.waited)  # the first call compiles, which is no speed
+            watch.tell(step)
             if logs_now:
                 facts = watch.log(step, engine, feed.waited, curves)
             for done in range(before, step):
@@ -361,8 +367,8 @@ def _start(engine: Engine, step: int, batches: list[list[MicroBatch]]) -> None:
     if len(batches) > 1 and len(shapes) == 1 and all(len(parts) == 1 for parts in batches):
         engine.steps(step, [one for parts in batches for one in parts])
         return
-    for number, parts in enumerate(batches):
-        engine.step(step + number, parts)
+    for place, parts in enumerate(batches):
+        engine.step(step + place, parts)
 
 
 @contextlib.contextmanager
@@ -384,6 +390,8 @@ class _Watch:
         self._first = 0
         self._began = self._since = self._said_at = time.monotonic()
         self._waited = 0.0
+        self._facts: dict[str, float | str] = {}
+        """What was said last beside the number of steps."""
 
     def begin(self, step: int, waited: float) -> None:
         """The clock starts, and what was counted is forgotten."""
@@ -395,6 +403,17 @@ class _Watch:
         """So many steps more."""
         self._examples += sum(batch.examples for batches in steps for batch in batches)
         self._tokens += sum(batch.tokens for batches in steps for batch in batches)
+
+    def tell(self, step: int, more: Mapping[str, float] | None = None) -> None:
+        """Says how far the run is, with what is known since the last reading of the device."""
+        facts = {**self._facts, **(more or {})}
+        if self._first < step < self._steps:
+            facts = {LEFT: self._left(step), **facts}
+        report(step, self._steps, "steps", **facts)
+
+    def _left(self, step: int) -> float:
+        """Seconds."""
+        return (time.monotonic() - self._began) / max(step - self._first, 1) * (self._steps - step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -442,17 +461,21 @@ class _Watch:
             facts["overflows"] = totals.overflows
         for name, value in facts.items():
             curves.scalar(f"train/{name}", value, step)
-        left = _clock((now - self._began) / max(step - self._first, 1) * (self._steps - step))
         told: dict[str, float | str] = {
             "loss": facts.get("loss", math.nan),
-            "examples/s": rows,
             "tokens/s": round(speed),
+            "examples/s": rows,
         }
-        report(step, self._steps, "steps", **told, left=left)
+        self._facts = told
+        self.tell(step)
         if now - self._said_at > _LOG_SECONDS or step == self._steps:
             self._said_at = now
             line = _told({**told, "waiting for data": f"{100 * stalled:.1f} %"})
-            print(f"train: step {step} of {self._steps}: {line}, {left} left", file=sys.stderr, flush=True)
+            print(
+                f"train: step {step} of {self._steps}: {line}, {clock(self._left(step))} left",
+                file=sys.stderr,
+                flush=True,
+            )
         self._examples = self._tokens = 0
         self._since, self._waited = now, waited
         return facts
@@ -492,12 +515,8 @@ def _profile(config: TrainStage, curves: Curves) -> Iterator[Any]:
 
 def _told(facts: dict[str, Any]) -> str:
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items()
+        f"{name} {number(value) if isinstance(value, int | float) else value}" for name, value in facts.items()
     )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def decays(variable: Any) -> bool:

@@ -125,7 +125,7 @@ def test_report_of_many_classes_long_texts_and_no_mistake(tmp_path):
     assert confusion_png(confusion(labels, scores.argmax(axis=1), 200), names).startswith(b"\x89PNG")
     perfect = np.eye(2, dtype=np.float32)[[0, 1, 1]]
     page = report(tmp_path, np.array([0, 1, 1]), perfect, ["a", "b"])
-    assert "0 of 3 rows are wrong" in page.text
+    assert "None of 3 rows is wrong" in page.text
     assert "nan" not in page.text
 
 

@@ -36,14 +36,14 @@ def test_live_work_is_seen_while_it_runs_and_gone_afterwards(tmp_path, start):
     assert record["process"]["pid"] == process.pid
     at, told = runs.now(folder, record)
     assert at == "learn"
-    assert re.fullmatch(r"\d+ s  1/2 steps \(50 %\)  loss nan", told)
+    assert re.fullmatch(r"\d+:\d\d  1/2 steps \(50 %\)  loss nan", told)
     told = json.loads((folder / runs.PROGRESS).read_text(), parse_constant=pytest.fail)
     assert (told["done"], told["total"], told["unit"]) == (1, 2, "steps")
     shown = lmworks("runs", f"--root={tmp_path}", "one").stdout
-    assert re.search("learn       running \\d+ s  1/2 steps", shown)
+    assert re.search(r"learn       running \d+:\d\d  1/2 steps", shown)
     assert f"{live}  (not finished)" in shown
     assert re.search(
-        "one +running +[-0-9]+ [:0-9]+ +(\\d+ min )?\\d+ s +learn \\d+ s  1/2 steps",
+        r"one +running +[-0-9]+ [:0-9]+ +[:0-9]+ +learn \d+:\d\d  1/2 steps",
         lmworks("runs", f"--root={tmp_path}").stdout,
     )
     (tmp_path / "release").touch()
@@ -60,7 +60,7 @@ def test_follow_tells_stages_as_they_end_and_ends_with_the_run(tmp_path, start):
     follower = follow(tmp_path)
     lines = [follower.stdout.readline(), follower.stdout.readline()]
     assert lines[0].startswith("write       made")
-    assert re.match(r"learn       … \d+ s  1/2 steps \(50 %\)", lines[1])  # no terminal: a line every few seconds
+    assert re.match(r"learn       … \d+:\d\d  1/2 steps \(50 %\)", lines[1])  # no terminal: a line every few seconds
     assert follower.poll() is None
     (tmp_path / "release").touch()
     out, errors = follower.communicate(timeout=120)
