@@ -98,7 +98,7 @@ def _computes_bfloat16() -> bool:
 
 def _cpu_flags() -> set[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # macOS
         return set()
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())

@@ -228,7 +228,7 @@ def _answer(component: Component, outputs: dict[str, Artifact], value: Any, aske
     if value is not None and (parameter := asked.get("parameters", {}).get(VALUE)):
         path = local_path(parameter["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value) if isinstance(value, bool) else str(value))
+        path.write_text(json.dumps(value) if isinstance(value, bool) else str(value), encoding="utf-8")
     if asked.get("outputFile"):
         described = {
             # The name is the cluster's own, on Vertex AI a resource of its metadata store.

@@ -35,7 +35,7 @@ class Metadata:
         path = root / INDEX
         root.mkdir(parents=True, exist_ok=True)
         # One at a time: two that make a fresh database at once would find it locked.
-        with (root / "metadata.lock").open("w") as lock:
+        with (root / "metadata.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 self._open(path)

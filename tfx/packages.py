@@ -40,7 +40,7 @@ def fetch(package: str, sha256: str, member: str) -> Path:
     """
     home = cache_folder() / "packages" / sha256
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
+    with (home / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         archive = _download(package, sha256, home)
         folder = _unpack(archive, home / "content")
@@ -66,11 +66,13 @@ def _download(package: str, sha256: str, home: Path) -> Path:
             return path
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         requirement = Path(scratch, "requirements.txt")
-        requirement.write_text(f"{package} --hash=sha256:{sha256}\n")
+        requirement.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
         target = Path(scratch, "files")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(requirement)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
+        )
         found = sorted(target.iterdir()) if target.is_dir() else []
         if done.returncode or not found:
             if "No module named pip" in done.stderr:

@@ -77,7 +77,7 @@ def prove(
     try:
         if child.wait():
             raise UserError("export: the SavedModel could not be loaded and called in a fresh process; see the log")
-        found = json.loads(answer.read_text())
+        found = json.loads(answer.read_text(encoding="utf-8"))
     finally:
         answer.unlink(missing_ok=True)
     if found["different"]:

@@ -38,7 +38,7 @@ def resolved(
     """
     told = state / "batch_size.json"
     if told.exists():
-        return _with(config, int(json.loads(told.read_text())["batch_size"]))
+        return _with(config, int(json.loads(told.read_text(encoding="utf-8"))["batch_size"]))
     if hosts.count() > 1:
         raise UserError("train.batch_size: auto is found on one host only; give a number")
     rows = _largest(config, build)
@@ -93,7 +93,7 @@ def _memory() -> int:
     """Bytes that this process may fill: the machine's, or the container's."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):  # "max", or no such control group
-        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return machine
 
 
