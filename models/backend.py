@@ -27,7 +27,6 @@ def use_backend(name: str) -> None:
             )
         return
     os.environ["KERAS_BACKEND"] = name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
 def choose_precision(asked: str) -> Precision:

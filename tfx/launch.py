@@ -31,7 +31,7 @@ from pydantic import BaseModel
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
-from lmworks.tfx import fingerprint, locks, outside, process, progress, vertex_tensorboard
+from lmworks.tfx import fingerprint, locks, outside, process, progress, surroundings, vertex_tensorboard
 from lmworks.tfx.artifacts import HTML, SETTLED, Artifact, Logs, clear, manifest_of, publish, read, settle, write_json
 from lmworks.tfx.buckets import local_path
 from lmworks.tfx.component import VALUE, Component
@@ -59,6 +59,7 @@ def load_component(entry: str) -> Component:
         UserError: it is no component.
     """
     module, _, function = entry.partition(":")
+    surroundings.working_directory_last()
     found = getattr(importlib.import_module(module), function, None)
     if not isinstance(found, Component):
         raise UserError(f"{entry}: is no component; it needs @component and the form MODULE:FUNCTION")
@@ -350,6 +351,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    try:
+        surroundings.settle("lmworks.tfx.launch")
+    except UserError as trouble:
+        sys.exit(str(trouble))
     # By its own name, under which the code that an execution loaded is recorded.
     from lmworks.tfx.launch import main as launch_main
 

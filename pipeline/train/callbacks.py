@@ -12,13 +12,12 @@ model has the weights of that step. What a callback keeps for itself is not in c
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Sequence
 
 import keras
 
 from lmworks.configs.errors import UserError
+from lmworks.tfx.surroundings import working_directory_last
 
 
 def callbacks_of(names: Sequence[str], model: keras.Model) -> keras.callbacks.CallbackList:
@@ -32,8 +31,8 @@ def callbacks_of(names: Sequence[str], model: keras.Model) -> keras.callbacks.Ca
     Raises:
         UserError: there is no such thing, or it is no callback.
     """
-    if names and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if names:
+        working_directory_last()
     return keras.callbacks.CallbackList([_made(name) for name in names], model=model)
 
 
