@@ -103,7 +103,7 @@ class _Messages(io.FileIO):
     """Standard error, which ends no work by taking nothing."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(number, "w")
+        super().__init__(number, "w", closefd=False)
 
     def write(self, data: object) -> int:
         try:
