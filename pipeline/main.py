@@ -39,7 +39,7 @@ def entry() -> None:
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"lmworks runs on Python 3.11 to 3.13 on Linux and macOS, and this is {version} on {sys.platform}")
     try:
-        surroundings.settle("lmworks.pipeline.main")
+        surroundings.settle("lmworks.pipeline.main", answers=sys.argv[1:2] != ["run"])
     except UserError as error:
         sys.exit(f"lmworks: {error}")
     code = main(sys.argv[1:])

@@ -352,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     try:
-        surroundings.settle("lmworks.tfx.launch")
+        surroundings.settle("lmworks.tfx.launch", answers=False)
     except UserError as trouble:
         sys.exit(str(trouble))
     # By its own name, under which the code that an execution loaded is recorded.

@@ -16,20 +16,9 @@ from pathlib import Path
 from lmworks.configs.errors import UserError
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import file_sha256, points_outside
+from lmworks.tfx.personal_cache import personal_cache
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
-
-
-def personal_cache() -> Path:
-    """Returns lmworks's folder in the person's cache.
-
-    Raises:
-        UserError: There is no home folder, as for a user id that the system does not know.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if cache.startswith("~"):
-        raise UserError("there is no home folder for what is fetched; set XDG_CACHE_HOME to a folder for it")
-    return Path(cache, "lmworks")
 
 
 def cache_folder() -> Path:

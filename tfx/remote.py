@@ -35,7 +35,7 @@ from lmworks.tfx.artifacts import (
     write_json,
 )
 from lmworks.tfx.kept_state import KeptState
-from lmworks.tfx.packages import personal_cache
+from lmworks.tfx.personal_cache import personal_cache
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Store
 

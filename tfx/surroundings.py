@@ -17,34 +17,39 @@ from typing import TextIO
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import process, tensorflow_logs
+from lmworks.tfx.personal_cache import personal_cache
 
 _IGNORED = ("TF_USE_LEGACY_KERAS", "PYTHONWARNINGS", "PYTHONOPTIMIZE")
 """Variables that break libraries: Keras 2 is not installed, warnings are theirs, and tensorflow-text needs its docstrings."""
 
 
-def settle(module: str) -> None:
+def settle(module: str, answers: bool) -> None:
     """Makes the surroundings of this process those that the libraries are made for; call it before they are imported.
 
     If Python itself was started with settings that cannot be changed any more (a locale without UTF-8, warnings as errors, no
     docstrings), it starts anew in the same process.
 
     Args:
-        module: with which this process was started.
+        module: Name of the one with which this process was started.
+        answers: Whether standard output is what the process is for. Then it ends if nobody reads on, and fails if nothing can be
+            written; else it works on.
 
     Raises:
         UserError: The working directory was removed.
     """
-    keras = [name for name in os.environ if name.startswith("KERAS_") and name != "KERAS_HOME"]
+    keras = [name for name in os.environ if name.startswith("KERAS_")]
     ignored = {name for name in (*_IGNORED, *keras) if os.environ.pop(name, "")}
     # Keras reads it even where no stage has chosen its backend yet: tensorflow-text imports Keras.
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["KERAS_HOME"] = _keras_home()
     _open_streams()
     os.environ["PYTHONUTF8"] = "1"  # in child processes
     is_utf8 = sys.flags.utf8_mode or codecs.lookup(locale.getencoding()).name == "utf-8"
     if not is_utf8 or sys.flags.optimize > 1 or "PYTHONWARNINGS" in ignored:
         command, *arguments = process.python(module, *sys.argv[1:])
         os.execv(command, [command, "-X", "utf8", *arguments])
-    sys.stdout, sys.stderr = _text(sys.stdout, _Answers(1)), _text(sys.stderr, _Messages(os.dup(2)))
+    output = _Answers(1) if answers else _Messages(1)
+    sys.stdout, sys.stderr = _text(sys.stdout, output), _text(sys.stderr, _Messages(os.dup(2)))
     tensorflow_logs.quiet()
     try:
         here = os.getcwd()
@@ -52,6 +57,14 @@ def settle(module: str) -> None:
         raise UserError("the working directory was removed; change to another folder") from None
     if not sys.flags.safe_path and sys.path[0] in ("", here):  # `python -m` puts it there
         del sys.path[0]
+
+
+def _keras_home() -> str:
+    """A folder without a `keras.json` that a person has written: it sets the precision and the epsilon of all layers."""
+    try:
+        return str(personal_cache() / "keras")
+    except UserError:
+        return f"{os.devnull}/keras"  # where none is read and none can be written
 
 
 def working_directory_last() -> None:
@@ -76,7 +89,7 @@ def _text(stream: TextIO, raw: io.RawIOBase) -> TextIO:
     encoding = stream.encoding
     if stream.isatty() and codecs.lookup(locale.getencoding()).name != "ascii":
         encoding = locale.getencoding()  # of the terminal, where text elsewhere is UTF-8
-    live = stream is sys.stderr or stream.isatty()
+    live = isinstance(raw, _Messages) or stream.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=live)
 
 
@@ -100,7 +113,7 @@ class _Answers(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    """Standard error, which ends no work by taking nothing."""
+    """A stream beside the work, which does not end where it takes nothing."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, "w", closefd=False)

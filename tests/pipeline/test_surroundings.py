@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.configs.errors import UserError
-from lmworks.tfx.packages import personal_cache
+from lmworks.tfx.personal_cache import personal_cache
 from lmworks.tfx.surroundings import working_directory_last
 from lmworks.tfx.tensorflow_logs import is_noise
 from tests.conftest import REPOSITORY
@@ -52,8 +52,8 @@ def test_a_run_among_hostile_surroundings_writes_utf8(folder):
     reviews = (REPOSITORY / "configs/tiny/reviews.csv").read_text(encoding="utf-8")
     (folder / "ü.csv").write_text(reviews.replace("positive", "schön €"), encoding="utf-8")
     recipe = f"--config={REPOSITORY}/configs/tiny.yaml --set=ingest.train=ü.csv --until=ingest --root=ö"
-    # Closed streams too: what is opened next must not get their numbers and take what libraries print.
-    done = shell(f"umask 077; $LMWORKS run {recipe} && $LMWORKS run {recipe} <&- >&- 2>&-", folder, **HOSTILE)
+    # Streams that are closed or full too: what is opened next must not get their numbers and take what libraries print.
+    done = shell(f"umask 077; $LMWORKS run {recipe} && $LMWORKS run {recipe} <&- >/dev/full 2>&-", folder, **HOSTILE)
     assert (done.returncode, done.stdout.decode()) == (0, "ö/tiny\n"), done.stderr
     assert done.stderr.decode().startswith("ingest      made")
     files = [path for path in (folder / "ö").rglob("*") if path.suffix in (".json", ".txt", ".html")]
@@ -66,7 +66,10 @@ def test_a_run_among_hostile_surroundings_writes_utf8(folder):
 
 def test_answers_come_alone_and_in_utf8(tiny, folder):
     """With TensorFlow and Keras in this process; their greetings are shown with --verbosity=1 only."""
-    done = shell(f"$LMWORKS predict --servable={tiny.folder}/export/servable --text='Schön €'", folder, **HOSTILE)
+    (folder / ".keras").mkdir()
+    (folder / ".keras" / "keras.json").write_text('{"floatx": "nonsense", "epsilon": 1}')
+    line = f"$LMWORKS predict --servable={tiny.folder}/export/servable --text='Schön €'"
+    done = shell(line, folder, **{**HOSTILE, "HOME": str(folder)})
     assert (done.returncode, done.stderr.decode()) == (0, "")
     assert json.loads(done.stdout)["text"] == "Schön €"
 
