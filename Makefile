@@ -14,12 +14,13 @@ help: ## this list
 
 setup: .venv/ready ## .venv with everything that is needed
 
-# A virtual environment with lmworks as locked, and what the second argument names beside it.
+# A virtual environment with lmworks as locked, and what the second argument names beside it. setuptools warns at every editable
+# installation whose folders are mapped to other names, as ours are (lmworks.tfx is tfx/); that warning alone is filtered.
 define install
 	"$(PYTHON)" -m venv $(1)
 	$(1)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(if $(2),$(1)/bin/python -m pip install --quiet $(2))
-	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	PYTHONWARNINGS='ignore:Editable installation' $(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 endef
 

@@ -854,10 +854,11 @@ class TrainStage(Train):
 
 
 def _module_file(entry: str) -> str:
-    """The file of a `module:name`: in the current folder, else on Python's path; where there is none, the name it would have."""
+    """The file of a `module:name`: on Python's path, else in the current folder; where there is none, the name it would have."""
     path = entry.partition(":")[0].replace(".", "/")
     files = (f"{path}.py", f"{path}/__init__.py")
-    candidates = (os.path.join(folder, file) for folder in ("", *sys.path) for file in files)
+    installed = [folder for folder in sys.path if folder not in ("", os.getcwd())]
+    candidates = (os.path.join(folder, file) for folder in (*installed, "") for file in files)
     return next(filter(os.path.isfile, candidates), files[0])
 
 

@@ -27,7 +27,6 @@ def use_backend(name: str) -> None:
             )
         return
     os.environ["KERAS_BACKEND"] = name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
 def choose_precision(asked: str) -> Precision:
@@ -98,7 +97,7 @@ def _computes_bfloat16() -> bool:
 
 def _cpu_flags() -> set[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # macOS
         return set()
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())

@@ -73,11 +73,11 @@ class Ends(NamedTuple):
         special = {"bos_token": self.begin or self.end, "eos_token": self.end, "unk_token": self.end}
         if self.begin:
             settings = {**settings, "add_bos_token": True}
-        (folder / SETTINGS).write_text(json.dumps({**settings, **special}, indent=1))
-        (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1))
+        (folder / SETTINGS).write_text(json.dumps({**settings, **special}, indent=1), encoding="utf-8")
+        (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1), encoding="utf-8")
         if self.stops:
             generation = {"bos_token_id": ids[self.begin or self.end], "eos_token_id": self.ids(ids)}
-            (folder / GENERATION).write_text(json.dumps(generation, indent=1))
+            (folder / GENERATION).write_text(json.dumps(generation, indent=1), encoding="utf-8")
 
     def ids(self, ids: Mapping[str, int]) -> list[int]:
         """Ids of the tokens that end generation, the document's end first."""

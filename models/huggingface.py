@@ -64,13 +64,14 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
     pieces.save(folder)
     settings = folder / "tokenizer_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": sequence_length}, indent=1))
+    told = json.loads(settings.read_text(encoding="utf-8")) | {"model_max_length": sequence_length}
+    settings.write_text(json.dumps(told, indent=1), encoding="utf-8")
     if kind.endswith("CausalLM"):
         ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        (folder / "generation_config.json").write_text(json.dumps(ends, indent=2))
+        (folder / "generation_config.json").write_text(json.dumps(ends, indent=2), encoding="utf-8")
 
 
 def _special(pieces: Any) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _decoder(model: keras.Model) -> tuple[Tensors, dict[str, Any]]:
         model.preprocessor = None
         model.export_to_transformers(folder)
         found = tensors_of(Path(folder), "")
-        config = json.loads((Path(folder) / "config.json").read_text())
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     if config["model_type"] == "mistral" and backbone.head_dim:
         config["head_dim"] = backbone.head_dim
     if config["model_type"] == "qwen2":  # KerasHub's own reader insists on them
@@ -303,7 +304,9 @@ def with_pooler(preset: str) -> Iterator[str]:
 
     folder = Path(preset)
     config = folder / "config.json"
-    tensors = tensors_of(folder, "") if config.exists() and '"BertForMaskedLM"' in config.read_text() else {}
+    tensors = (
+        tensors_of(folder, "") if config.exists() and '"BertForMaskedLM"' in config.read_text(encoding="utf-8") else {}
+    )
     lookup = next((name for name in tensors if name.endswith("embeddings.word_embeddings.weight")), None)
     if lookup is None or any("pooler" in name for name in tensors):
         yield preset
@@ -332,7 +335,7 @@ def read_masked_head(model: keras.Model, folder: Path) -> bool:
     if f"{_HEAD}.transform.dense.weight" not in tensors:
         return False
     own = tensors.get(f"{_HEAD}.decoder.weight")
-    tied = json.loads((folder / "config.json").read_text()).get("tie_word_embeddings", True)
+    tied = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("tie_word_embeddings", True)
     if not tied and own is not None and not np.array_equal(own, model.backbone.token_embedding.embeddings.numpy()):
         raise UserError(
             f"model.preset: {folder}: tie_word_embeddings False, and KerasHub's head has no matrix of its own"

@@ -82,7 +82,7 @@ def save(model: keras.Model, tokenizer: Tokenizer, labels: Sequence[str], sequen
 
     write_preset(model, folder, preprocessor_of)
     tokenizer.save(folder / "exact_tokenizer")
-    (folder / LABELS).write_text(json.dumps(list(labels), ensure_ascii=False))
+    (folder / LABELS).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
 
 
 def load(folder: Path) -> tuple[keras.Model, list[str]]:
@@ -91,7 +91,7 @@ def load(folder: Path) -> tuple[keras.Model, list[str]]:
 
     model = keras_hub.models.TextClassifier.from_preset(str(folder), preprocessor=None, dtype="float32")
     load_arithmetic(model, folder)
-    return model, json.loads((folder / LABELS).read_text())
+    return model, json.loads((folder / LABELS).read_text(encoding="utf-8"))
 
 
 def input_specs() -> dict[str, keras.InputSpec]:

@@ -196,8 +196,8 @@ class WordPiece:
             "tokenize_chinese_chars": self.split_chinese,
             **special,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
-        (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1))
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1), encoding="utf-8")
 
     def reference(self, special_tokens: bool = True) -> Any:
         """The same tokenizer as `tokenizers.Tokenizer`.

@@ -21,6 +21,7 @@ from lmworks.configs.paths import beside, expand
 from lmworks.configs.schema import Config, check_name
 from lmworks.configs.shown import shown
 from lmworks.configs.stores import check_root
+from lmworks.tfx import surroundings, tensorflow_logs
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -42,7 +43,16 @@ def entry() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.platform == "win32":
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"lmworks runs on Python 3.11 to 3.13 on Linux and macOS, and this is {version} on {sys.platform}")
-    sys.exit(main(sys.argv[1:]))
+    try:
+        surroundings.settle("lmworks.pipeline.main", answers=sys.argv[1:2] != ["run"])
+    except UserError as error:
+        sys.exit(f"lmworks: {error}")
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except UserError as error:
+        sys.exit(f"lmworks: {error}")
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         if values.help:
             print(f"lmworks {arguments[0]}: {about}\n\n{_flags_help(values)}")
             return DONE
+        if values.verbosity > 0:
+            tensorflow_logs.show()
         for name in _PATHS:
             if name in values and values[name].value:
                 values[name].value = expand(values[name].value, f"--{name}")

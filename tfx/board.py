@@ -13,7 +13,6 @@ import contextlib
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -57,7 +56,7 @@ def serve(root: Path, host: str, port: int) -> None:
         shown: dict[str, Events] = {}
         link(root, links, shown)
         options = [f"--logdir={links}", f"--host={host}", f"--port={port}", f"--reload_interval={_RELOAD_SECONDS}"]
-        command = [sys.executable, "-m", "lmworks.tfx.board", *options, f"--window_title={root}"]
+        command = process.python("lmworks.tfx.board", *options, f"--window_title={root}")
         # A polite end from outside takes the same way out as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with log.open("wb") as chatter:

@@ -32,7 +32,7 @@ from pydantic import BaseModel
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.configs.shown import shown
-from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, vertex_tensorboard
+from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, surroundings, vertex_tensorboard
 from lmworks.tfx.artifacts import (
     HTML,
     Artifact,
@@ -71,6 +71,7 @@ def load_component(entry: str) -> Component:
         UserError: it is no component.
     """
     module, _, function = entry.partition(":")
+    surroundings.working_directory_last()
     found = getattr(importlib.import_module(module), function, None)
     if not isinstance(found, Component):
         raise UserError(f"{entry}: is no component; it needs @component and the form MODULE:FUNCTION")
@@ -242,7 +243,7 @@ def _answer(component: Component, outputs: dict[str, Artifact], value: Any, aske
     if value is not None and (parameter := asked.get("parameters", {}).get(VALUE)):
         path = local_path(parameter["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value) if isinstance(value, bool) else str(value))
+        path.write_text(json.dumps(value) if isinstance(value, bool) else str(value), encoding="utf-8")
     if asked.get("outputFile"):
         described = {
             # The name is the cluster's own, on Vertex AI a resource of its metadata store.
@@ -364,6 +365,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    try:
+        surroundings.settle("lmworks.tfx.launch", answers=False)
+    except UserError as trouble:
+        sys.exit(str(trouble))
     # By its own name, under which the code that an execution loaded is recorded.
     from lmworks.tfx.launch import main as launch_main
 

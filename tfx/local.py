@@ -19,7 +19,7 @@ from typing import Any
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.shown import LIMIT, shown
-from lmworks.tfx import containment, fingerprint, hosts, launch, locks, names, process, runs
+from lmworks.tfx import containment, fingerprint, hosts, last_words, launch, locks, names, process, runs
 from lmworks.tfx.artifacts import MANIFEST, SETTLED, manifest_of, settle, whole_execution
 from lmworks.tfx.component import Node, check
 from lmworks.tfx.metadata import INDEX, Metadata
@@ -363,7 +363,7 @@ class LocalRunner:
         containment.make_folder(self.root, folder)
         log = folder / f".log-{os.getpid()}"
         log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "lmworks.tfx.launch", f"--component={node.component.entry}"]
+        command = process.python("lmworks.tfx.launch", f"--component={node.component.entry}")
         command.append(f"--early_config={node.config.model_dump_json()}")
         with log.open("xb") as chatter:  # which follows no link
             child = process.Waiting(
@@ -420,14 +420,18 @@ class LocalRunner:
                 self.screen.clear()
                 self._forget_progress()
         if code:
+            last_words.wait_for_log(log)
             if self.verbose:
                 sys.stderr.write(
                     shown(log.read_text(encoding="utf-8", errors="replace")[-LIMIT:], 2 * LIMIT, lines=True)
                 )
-            how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            how = last_words.how_it_ended(code)
             if not said and shutil.disk_usage(self.root).free < _NO_ROOM:  # libraries in C may crash for want of it
                 said = f"{launch.full_disk(str(self.root))} ({how})"
-            raise StageError(_named(node.name, f"{said or how + ' without a word'} (log: {_shown(log)})"))
+            if not said:
+                lines = last_words.last_lines(log)
+                said = f"{how}; {f'the last lines of its log: {lines}' if lines else 'its log is empty'}"
+            raise StageError(_named(node.name, f"{said} (log: {_shown(log)})"))
 
     def _stop(self, stage: str, child: process.Waiting, events: Iterable[str]) -> str:
         """Asks the stage's process to end, and gives it time to save its work; its last word."""

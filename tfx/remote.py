@@ -35,6 +35,7 @@ from lmworks.tfx.artifacts import (
     write_json,
 )
 from lmworks.tfx.kept_state import KeptState
+from lmworks.tfx.personal_cache import personal_cache
 from lmworks.tfx.screen import Screen
 from lmworks.tfx.transfer import File, Refused, Store
 
@@ -58,8 +59,7 @@ class RemoteRoot:
         self.screen = screen or Screen()
         self.store = Store(url, self.screen)
         self.url = self.store.url
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        mirrors = Path(os.environ.get(ENVIRONMENT) or Path(cache, "lmworks", "roots"))
+        mirrors = Path(os.environ.get(ENVIRONMENT) or personal_cache() / "roots")
         readable = re.sub(r"[^A-Za-z0-9.-]+", "-", self.url)[-60:].strip("-")
         # Two servers may each have a bucket of that name.
         server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

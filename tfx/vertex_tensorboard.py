@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmworks.tfx import process
+from lmworks.tfx import process, tensorflow_logs
 
 ENVIRONMENT = "LMWORKS_TENSORBOARD"
 """Variable with `projects/P/locations/L/tensorboards/T/experiments/NAME`."""
@@ -37,8 +37,8 @@ def sending(folder: Path, run: str) -> Iterator[None]:
     if not place:
         yield
         return
-    command = [sys.executable, "-m", "lmworks.tfx.vertex_tensorboard", place, run, str(folder)]
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = process.python("lmworks.tfx.vertex_tensorboard", place, run, str(folder))
+    quiet = {"CUDA_VISIBLE_DEVICES": ""}
     child = process.start(command, env=quiet, stdin=subprocess.DEVNULL)
     try:
         yield
@@ -52,6 +52,7 @@ def sending(folder: Path, run: str) -> Iterator[None]:
 def main(place: str, run: str, folder: str) -> None:
     """Sends until this process is killed."""
     process.die_with_parent()
+    tensorflow_logs.quiet()
     from google.cloud import aiplatform
 
     found = re.fullmatch(r"projects/([^/]+)/locations/([^/]+)/tensorboards/([^/]+)/experiments/([^/]+)", place)

@@ -31,7 +31,7 @@ def model_card(
     config: ExportStage, described: Described, model: Model, evaluation: Evaluation, proof: dict[str, Any]
 ) -> str:
     """Markdown: what the model is, how to call it, how good it is, where its limits are."""
-    measured = json.loads((evaluation.path / "metrics.json").read_text())
+    measured = json.loads((evaluation.path / "metrics.json").read_text(encoding="utf-8"))
     rows = "\n".join(
         f"| {metric} | {entry['value']:.4f} | "
         + (f"{entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f} |" if "ci95" in entry else "– |")
@@ -39,7 +39,7 @@ def model_card(
     )
     absent = [label for label in described.labels if f"recall/{label}" not in measured["metrics"]]
     rows += "".join(f"\n| precision, recall, f1/{label} | – | – |" for label in absent)
-    gate = json.loads((evaluation.path / "blessing.json").read_text())
+    gate = json.loads((evaluation.path / "blessing.json").read_text(encoding="utf-8"))
     demanded = "\n".join(f"- {reason}" for reason in gate["reasons"])
     return f"""# {config.name}
 

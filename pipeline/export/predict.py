@@ -6,7 +6,6 @@ import codecs
 import importlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,6 @@ def open_servable(servable: Path) -> Any:
     folder = servable / "saved_model" if (servable / "saved_model").is_dir() else servable
     if not (folder / "saved_model.pb").exists():
         raise UserError(f"{servable}: holds no SavedModel; a run's servable is at <root>/<run>/export/servable")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return open_saved_model(folder)
 
 

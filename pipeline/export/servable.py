@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -75,13 +74,13 @@ def prove(
     """
     split = evaluation.properties["split"]
     folders = (folder, examples.path, sequences.path, evaluation.path)
-    command = [sys.executable, "-m", "lmworks.pipeline.export.proof", task, split, *map(str, folders)]
+    command = process.python("lmworks.pipeline.export.proof", task, split, *map(str, folders))
     answer = folder.with_name(f".proof-{uuid.uuid4().hex[:6]}.json")
     child = process.start([*command, str(answer)], descriptors())
     try:
         if child.wait():
             raise UserError("export: the SavedModel could not be loaded and called in a fresh process; see the log")
-        found = json.loads(answer.read_text())
+        found = json.loads(answer.read_text(encoding="utf-8"))
     finally:
         answer.unlink(missing_ok=True)
     if found["different"]:

@@ -37,7 +37,7 @@ def resolved(
     """
     told = state / "batch_size.json"
     if told.exists():
-        return _with(config, int(json.loads(told.read_text())["batch_size"]))
+        return _with(config, int(json.loads(told.read_text(encoding="utf-8"))["batch_size"]))
     if hosts.count() > 1:
         raise UserError("train.batch_size: auto is found on one host only; give a number")
     with within("finding the largest batch"):

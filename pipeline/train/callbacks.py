@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
-import sys
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import keras
 
 from lmworks.configs.errors import UserError
+from lmworks.tfx.surroundings import working_directory_last
 
 
 def callbacks_of(names: Sequence[str], model: keras.Model) -> keras.callbacks.CallbackList:
@@ -50,8 +49,8 @@ def makers_of(names: Sequence[str]) -> list[Callable[[], Any]]:
     Raises:
         UserError: there is no such thing, or it is neither.
     """
-    if names and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if names:
+        working_directory_last()
     return [_maker(name) for name in names]
 
 

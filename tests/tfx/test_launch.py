@@ -214,4 +214,4 @@ def test_a_failure_reaches_the_runner_where_the_log_takes_nothing(tmp_path):
     os.close(write_end)
     with os.fdopen(read_end) as events:
         assert json.loads(events.readlines()[-1]) == {"error": "OSError: the machine went away"}
-    assert child.returncode in (1, 120)  # 120: Python could not flush its streams when it ended
+    assert child.returncode == 1
