@@ -6,6 +6,7 @@ import errno
 import json
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, load
 from lmworks.configs.paths import expand
 from lmworks.configs.schema import Config, check_name
+from lmworks.configs.url_secrets import masked
 
 if TYPE_CHECKING:
     from lmworks.tfx.local import Result
@@ -37,7 +39,13 @@ def entry() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.platform == "win32":
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"lmworks runs on Python 3.11 to 3.13 on Linux and macOS, and this is {version} on {sys.platform}")
+    sys.excepthook = _print_traceback
     sys.exit(main(sys.argv[1:]))
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Prints an error as Python does, without the secrets of URLs that an error of a library may hold."""
+    print(masked("".join(traceback.format_exception(error))), file=sys.stderr, end="")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -156,7 +164,8 @@ def _execute(
     nodes = graph(config, until, run=name)
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
-    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
+    overrides = [masked(assignment) for assignment in values.set]
+    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": overrides}
     return LocalRunner(root, name, record, in_process, values.verbosity > 0, remote).execute(nodes)
 
 

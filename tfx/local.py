@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.url_secrets import REVEAL
 from lmworks.tfx import fingerprint, hosts, launch, locks, process, runs
 from lmworks.tfx.artifacts import MANIFEST, execution_of, manifest_of, settle, write_json
 from lmworks.tfx.component import Node, check
@@ -275,7 +276,7 @@ class LocalRunner:
         draft, state = store / f".{key}.{name}", self.root / "state" / node.name / state_key
         executor_input = {
             "inputs": {
-                "parameterValues": {"config": node.config.model_dump_json()},
+                "parameterValues": {"config": node.config.model_dump_json(context=REVEAL)},
                 "artifacts": {argument: {"artifacts": [{"uri": str(path)}]} for argument, path in inputs.items()},
             },
             "outputs": {

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Source
+from lmworks.configs.url_secrets import masked_url
 from lmworks.tfx.packages import fetch
 
 _DIRECTORY = (
@@ -19,10 +20,15 @@ _DIRECTORY = (
 class File(NamedTuple):
     """One file of a source."""
 
-    path: str
-    """Path or URL."""
+    location: str
+    """Path or URL that it is opened by; a URL may hold secrets."""
     name: str = ""
     """Path in the folder in which `files` matched it; else empty."""
+
+    @property
+    def path(self) -> str:
+        """What it is called in messages and records: the location without secrets."""
+        return masked_url(self.location)
 
 
 def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
@@ -60,7 +66,7 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
     distinct: dict[str, File] = {}
     again: list[str] = []
     for file in files:
-        place = file.path if "://" in file.path else os.path.abspath(file.path)
+        place = file.location if "://" in file.location else os.path.abspath(file.location)
         if distinct.setdefault(place, file) is not file:
             again.append(file.path)
     if again:
@@ -91,6 +97,8 @@ def _at_url(url: str, key: str) -> list[str]:
             return [system.unstrip_protocol(name) for name in sorted(system.glob(inside)) if not system.isdir(name)]
         if system.isdir(inside):
             raise UserError(_DIRECTORY.format(key=key, path=url, folder=url.rstrip("/")))
-    except (OSError, ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # any store, any error
         raise UserError(f"{key}: {url}: cannot be reached: {error}") from error
     return [url]

@@ -61,6 +61,11 @@ def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, 
             raise UserError(f"{key}: {file.path}: no such file") from error
         except OSError as error:
             raise UserError(f"{key}: {file.path}: cannot be read: {error.strerror or error}") from error
+        except Exception as error:
+            if "://" not in file.location:
+                raise
+            # Stores have errors of their own, such as aiohttp's for a connection that ends too early.
+            raise UserError(f"{key}: {file.path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
@@ -68,7 +73,7 @@ def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices:
     encoding, separator = config.option(source, "encoding"), config.option(source, "separator")
     with ExitStack() as stack:
         try:
-            content = stack.enter_context(open_content(file.path, "" if source.package else source.member))
+            content = stack.enter_context(open_content(file.location, "" if source.package else source.member))
         except (ForeignContentError, *_DAMAGED, OSError) as error:
             is_document = file.name and _format(file, file.name, config, source, key) == "text"
             if is_document and (reason := _fault_of_document(error, separator, encoding)):

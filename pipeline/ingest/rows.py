@@ -51,7 +51,7 @@ class FileColumns:
     """
 
     def __init__(self, config: IngestStage, source: Source, key: str, file: File, notices: dict[str, str]) -> None:
-        self._config, self._key, self._file, self._notices = config, key, file, notices
+        self._config, self._key, self._path, self._notices = config, key, file.path, notices
         self._named = config.named_columns(config.task)
         self.python = {*self._named.values()}
         """Columns whose cells are Python values in every row, because they become text; others may stay Arrow's."""
@@ -70,7 +70,7 @@ class FileColumns:
         Raises:
             UserError: they are no text, ambiguous, clash, or one is missing.
         """
-        path = self._file.path
+        path = self._path
         if _is_torn(names):
             raise UserError(
                 f"{path}: its column names are no {self._config.encoding} text; set the right ingest.encoding"
@@ -101,7 +101,7 @@ class FileColumns:
                 self._names.clear()
             lack = self._lack(names)
             reason = "no utf-8 text" if _is_torn(names) else f"missing column: {lack}" if lack else ""
-            kept = [] if reason else self._kept(names, f"{self._file.path}:{number}")
+            kept = [] if reason else self._kept(names, f"{self._path}:{number}")
             self._names[names] = kept, reason
         return self._names[names]
 
@@ -174,7 +174,7 @@ class FileColumns:
                 "\udc80" <= error.object[error.start] <= "\udcff"
             )  # of surrogateescape; others were escapes of JSON
             return self.refused(number, f"no {encoding.removesuffix('-sig')} text" if undecoded else _HALF)
-        return self.extended(Row(self._file.path, number, dict(zip(names, values, strict=True))))
+        return self.extended(Row(self._path, number, dict(zip(names, values, strict=True))))
 
     def extended(self, row: Row) -> Row:
         """The row with the columns that `files` adds."""
@@ -190,15 +190,15 @@ class FileColumns:
 
     def refused(self, number: int, reason: str) -> Row:
         """A row that cannot be read."""
-        return Row(self._file.path, number, None, reason)
+        return Row(self._path, number, None, reason)
 
     def check_documents(self) -> None:
         """Refuses text documents, whose columns are the text and those of `files`, where one is missing that is named."""
         names = [self._config.text]
         if lack := self._lack(names):
             fix = f"; files of a folder, named by {self._key}.files, have their folder as a label: ingest.label: folder"
-            raise UserError(f"{self._file.path}: has {lack}{fix if self._config.label_column else ''}")
-        self._kept(names, self._file.path)
+            raise UserError(f"{self._path}: has {lack}{fix if self._config.label_column else ''}")
+        self._kept(names, self._path)
 
 
 def _is_torn(names: Sequence[str]) -> bool:

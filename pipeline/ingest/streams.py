@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,7 +98,7 @@ def open_content(path: str, member: str = "") -> Iterator[Content]:
     with ExitStack() as stack:
         stream, head = _with_head(stack.enter_context(fsspec.open(path, "rb")))
         name = path.rstrip("/").rpartition("/")[2]
-        name = name.partition("?")[0] if path.startswith(("http://", "https://")) else name
+        name = re.split(r"[?#]", name)[0] if path.split("::")[-1].startswith(("http://", "https://")) else name
         packings: list[str] = []
         while len(packings) < _DEEPEST and (packing := _packing(name, head)):
             if packing == "zip":
