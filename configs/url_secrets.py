@@ -13,16 +13,21 @@ REVEAL = {"reveal": True}
 
 _NAME = r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})"
 _VARIABLE = re.compile(_NAME)
-_ONLY_VARIABLES = re.compile(rf"(?:{_NAME})+")
 _MARK = "\0"
 """Stands for a variable of the environment, which is no secret itself."""
 _SCHEME = r"(?<![\w+.-])(?!(?:github|git)://)[A-Za-z][\w+.-]*://"  # these two have ORG:REPO@REVISION in that place
-_END = r"""(?=['"),;:.\]}]*(?:[\s"<>]|$))"""
+_PART = 1024
+"""Characters of a part of a URL at most: a text of thousands of URLs that are cut takes no thousand times its length."""
+_ENDS = "'),;:.]}"
+"""What may stand behind a URL in a text."""
+_ONLY_VARIABLES = re.compile(rf"(?:{_NAME})+[{re.escape(_ENDS)}]*")
 # A colon that begins no port (http://host:80/a@b) and no chain (zip://a::s3://b@c); the secret itself may hold a slash.
-_PASSWORD = re.compile(rf"""({_SCHEME})([^\s/?#"<>:@\[]*):(?!:|\d+(?:[/?#\s]|$))([^\s"<>@]*)@(?:[^\s/"<>@]*@)*""")
-_USER = re.compile(r"""((?<![\w+.-])https?://)([^\s/?#"<>:@]+)@""")
-_QUERY = re.compile(rf"""((?<![\w+.-])https?://[^\s?#"<>]*)[?#]([^\s"<>]+?){_END}""")
-_OTHER_QUERY = re.compile(rf"""({_SCHEME}[^\s?"<>]*)\?([^\s"<>=]*=[^\s"<>]*?){_END}""")
+_PASSWORD = re.compile(
+    rf"""({_SCHEME})([^\s/?#"<>:@\[]{{0,{_PART}}}):(?!:|\d+(?:[/?#\s]|$))([^\s"<>@]{{0,{_PART}}})@(?:[^\s/"<>@]*@)*"""
+)
+_USER = re.compile(rf"""((?<![\w+.-])https?://)([^\s/?#"<>:@]{{1,{_PART}}})@""")
+_QUERY = re.compile(rf"""((?<![\w+.-])https?://[^\s?#"<>]{{0,{_PART}}})[?#]([^\s"<>]+)""")
+_OTHER_QUERY = re.compile(rf"""({_SCHEME}[^\s?"<>]{{0,{_PART}}})\?([^\s"<>=]*=[^\s"<>]*)""")
 _HIDING = (
     (_PASSWORD, f"{{}}{HIDDEN}@"), (_USER, f"{{}}{HIDDEN}@"), (_QUERY, f"{{}}?{HIDDEN}"), (_OTHER_QUERY, f"{{}}?{HIDDEN}"),
 )  # fmt: skip
@@ -64,7 +69,10 @@ def masked(text: str) -> str:
 
 def _hide(hidden: str, match: re.Match[str]) -> str:
     secret = match[match.lastindex or 0]
-    return match[0] if _ONLY_VARIABLES.fullmatch(secret) else hidden.format(match[1])
+    if _ONLY_VARIABLES.fullmatch(secret):
+        return match[0]
+    end = len(secret.rstrip(_ENDS)) if match[0].endswith(secret) else len(secret)  # of a query
+    return hidden.format(match[1]) + secret[end:] if end else match[0]
 
 
 def masked_url(url: str) -> str:

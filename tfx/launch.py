@@ -279,8 +279,8 @@ def explain(error: BaseException) -> str:
         return str(error)
     if (full := _full_disk(error)) is not None:
         return full_disk(full)
-    first = masked((str(error).strip() or "no message").splitlines()[0])
-    return f"{type(error).__name__}: {first[:300]}"
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {masked(first)[:300]}"
 
 
 def full_disk(path: str = "") -> str:
