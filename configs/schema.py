@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import sysconfig
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializationInfo, field_serializer, model_validator
@@ -221,7 +222,7 @@ def _classes(value: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("a classifier needs two classes or more")
     if blank := [name for name in value if name != name.strip() or not name]:
         raise ValueError(f"{blank[0]!r} is empty or has blanks around it, which labels are read without")
-    if twice := [name for name in dict.fromkeys(value) if value.count(name) > 1]:
+    if twice := [name for name, count in Counter(value).items() if count > 1]:
         raise ValueError(f"{', '.join(map(repr, twice))} stands twice; a class has one place in the order")
     return value
 

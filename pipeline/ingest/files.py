@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,11 @@ from lmworks.tfx.packages import fetch
 _DIRECTORY = (
     "{key}: {path}: is a directory; name a file, a glob such as {folder}/*.csv, or the wanted files by {key}.files"
 )
+
+
+_NO_FILES = {
+    stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
+}  # fmt: skip
 
 
 class File(NamedTuple):
@@ -59,6 +65,8 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
             matches = [path]
         else:
             matches = [name for name in sorted(glob.glob(path, recursive=True)) if not Path(name).is_dir()]
+        for name in matches:
+            _check_regular(name, key)
         if not matches:
             hint = " (the glob matches nothing)" if glob.has_magic(path) else ""
             raise UserError(f"{key}: {path}: no such file{hint}")
@@ -75,6 +83,23 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
     return [*distinct.values()]
 
 
+def _check_regular(path: str, key: str) -> None:
+    """Refuses what has no end or no content of its own, and what can be read only once: a source is digested, then read.
+
+    Raises:
+        UserError: the path, or `file://` URL, is of a pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(path.removeprefix("file://")).st_mode
+    except OSError:  # a link to nothing, a URL, or what reading it tells
+        return
+    for is_kind, kind in _NO_FILES.items():
+        if is_kind(mode):
+            raise UserError(
+                f"{key}: {path}: is {kind}, and a source must be a regular file; write its content into one"
+            )
+
+
 def _in_folder(folder: str, source: Source, key: str) -> list[File]:
     if not Path(folder).is_dir():
         raise UserError(f"{key}: {folder}: is no folder, and files names patterns of files in one")
@@ -82,6 +107,8 @@ def _in_folder(folder: str, source: Source, key: str) -> list[File]:
     for pattern in source.files:
         names = set(glob.glob(pattern.removeprefix("!"), root_dir=folder, recursive=True))
         matches = matches - names if pattern.startswith("!") else matches | names
+    for name in sorted(matches):
+        _check_regular(str(Path(folder, name)), key)
     chosen = sorted(name for name in matches if Path(folder, name).is_file())
     if not chosen:
         raise UserError(f"{key}: {folder}: no file matches {', '.join(source.files)}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmworks.configs.errors import UserError
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _OWN_ID = "id"
 _MOST_KEYS = 4096
 """Sets of JSON keys whose names are remembered."""
+_LISTED = 30
+"""Columns that an error lists."""
 _HALF = "a lone surrogate, which is half of a character"
 _DELIMITERS = ("\t", ";", "|", ",")
 
@@ -76,8 +80,8 @@ class FileColumns:
                 f"{path}: its column names are no {self._config.encoding} text; set the right ingest.encoding"
             )
         names = [name or f"column {place}" for place, name in enumerate(names, 1)]
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise UserError(f"{path}: has more than one column {', '.join(map(repr, twice))}; rename all but one")
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(f"{path}: has more than one column {_listed(map(repr, twice))}; rename all but one")
         if lack := self._lack(names):
             if any("\0" in name for name in names):
                 raise UserError(
@@ -114,7 +118,7 @@ class FileColumns:
             if name not in names and name not in self._extra:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                return f"no column {name!r} (ingest.{key}); it has: {', '.join(names) or 'none'}{hint}"
+                return f"no column {name!r} (ingest.{key}); it has: {_listed(names) or 'none'}{hint}"
             if name == _OWN_ID and key != "id":
                 return f"a column 'id' (ingest.{key}), a name that examples need for their own; rename it"
         return None
@@ -199,6 +203,12 @@ class FileColumns:
             fix = f"; files of a folder, named by {self._key}.files, have their folder as a label: ingest.label: folder"
             raise UserError(f"{self._path}: has {lack}{fix if self._config.label_column else ''}")
         self._kept(names, self._path)
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = [*itertools.islice(iterator := iter(names), _LISTED)]
+    more = sum(1 for _ in iterator)
+    return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
 def _is_torn(names: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.configs.errors import UserError
+from lmworks.pipeline.ingest import streams
 from lmworks.tfx import archives
 from lmworks.tfx.archives import unpack
 
@@ -144,6 +146,16 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(pack, target, monkeypatch):
     archive.write_bytes(pack(bytes(1 << 19)))
     unpack(archive, target)
     assert (target / "zeros").stat().st_size == 1 << 19
+
+
+def test_a_bomb_as_a_source_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "_SMALL", 1 << 20)
+    path = tmp_path / "a.csv.bz2"
+    path.write_bytes(bz2.compress(bytes(8 << 20)))
+    with streams.open_content(str(path)) as content:
+        assert len(content.stream.read(1 << 20)) == 1 << 20
+        with pytest.raises(streams.ForeignContentError, match=r"1,000 times its size"):
+            content.stream.read()
 
 
 def zip_of(content: bytes) -> bytes:
