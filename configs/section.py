@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lmworks.configs.url_secrets import password_advice
 
 Positive = Annotated[int, Field(gt=0, le=10**12)]
 """A count that no memory depends on: beyond the bound it is a slip."""
@@ -19,6 +21,15 @@ class OnlyFor:
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, finite numbers, attribute docstrings as descriptions."""
+    """What all sections share: frozen, no unknown keys, finite numbers, no passwords, attribute docstrings as descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _holds_no_password(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and "://" in text and (advice := password_advice(text)):
+                    raise ValueError(f"{name}: {advice}")  # without the value, which is secret
+        return self

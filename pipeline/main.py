@@ -9,6 +9,7 @@ import json
 import shutil
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from lmworks.configs.paths import beside, expand
 from lmworks.configs.schema import Config, check_name
 from lmworks.configs.shown import shown
 from lmworks.configs.stores import check_root
+from lmworks.configs.url_secrets import masked
 from lmworks.tfx import surroundings, tensorflow_logs
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def entry() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.platform == "win32":
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"lmworks runs on Python 3.11 to 3.13 on Linux and macOS, and this is {version} on {sys.platform}")
+    sys.excepthook = _print_traceback
     try:
         surroundings.settle("lmworks.pipeline.main", answers=sys.argv[1:2] != ["run"])
     except UserError as error:
@@ -53,6 +56,11 @@ def entry() -> None:
     except UserError as error:
         sys.exit(f"lmworks: {error}")
     sys.exit(code)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Prints an error as Python does, without the secrets of URLs that an error of a library may hold."""
+    print(masked("".join(traceback.format_exception(error))), file=sys.stderr, end="")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -244,7 +252,8 @@ def _execute(
         check_memory(config)  # behind a URL another machine may have trained it
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
-    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": values.set}
+    overrides = [masked(assignment) for assignment in values.set]
+    record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": overrides}
     return LocalRunner(root, name, record, in_process, values.verbosity > 0, remote).execute(nodes)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lmworks.configs.load import ConfigError
 from lmworks.configs.schema import Config
+from lmworks.configs.url_secrets import credentials_in_query, masked_url
 from lmworks.pipeline.graph import graph
 from lmworks.tfx import cluster, kubeflow, pipeline_spec, vertex
 from lmworks.tfx.component import Node
@@ -34,9 +35,31 @@ def compile_for(target: str, config: Config, output: Path, until: str | None = N
     Raises:
         ConfigError: the cluster does not have what `platform` asks.
     """
+    _check_queries(target, config)
     nodes = graph(config, until, on_vertex=target == "vertex", run=run)
     pipeline_spec.write(nodes, config.name, config.platform, TARGETS[target], output)
     return nodes
+
+
+def _check_queries(target: str, config: Config) -> None:
+    """Refuses signatures and tokens in URLs: the pipeline needs usable URLs, and all who see the cluster's runs read it.
+
+    Raises:
+        ConfigError: naming all such sources.
+    """
+    fix = (
+        "name a variable in the query's place, https://HOST/FILE?$QUERY, and set platform.ingest.secrets: {QUERY: NAME/KEY}"
+        if target == "kubeflow"
+        else "read the file from a bucket, gs://…, with the job's service account"
+    )
+    lines = [
+        f"ingest.{key}.path: {masked_url(url)}: its query holds {', '.join(names)}, and would be written into the pipeline; {fix}"
+        for key, source in config.ingest.sources().items()
+        for url in source.path
+        if (names := credentials_in_query(url))
+    ]
+    if lines:
+        raise ConfigError("\n  ".join([f"{len(lines)} of ingest's URLs hold a secret", *lines]))
 
 
 def submit(target: str, config: Config, name: str, until: str | None = None) -> tuple[cluster.Run, list[Node]]:

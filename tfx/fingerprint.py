@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lmworks.configs.paths import base_of
+from lmworks.configs.url_secrets import masked_url
 from lmworks.tfx.artifacts import file_sha256
 from lmworks.tfx.url_digests import is_unknown, source_of, url_digest
 
@@ -62,14 +63,21 @@ def resume_key(component: str, config: BaseModel, inputs: Mapping[str, str], ext
 
 
 def external(config: BaseModel, digest: Callable[[Path], str] = file_sha256) -> dict[str, str]:
-    """Digests, by content, of the paths and URLs that `config.external()` names.
+    """Digests, by content, of the paths and URLs that `config.external()` names; in their names is no secret of a URL.
 
     Args:
         config: of a stage.
         digest: of one local file; the runner passes a memoised one.
     """
     named: tuple[str, ...] = getattr(config, "external", tuple)()
-    return {name: _digest_of(name, digest) for name in named}
+    digests: dict[str, str] = {}
+    for name in dict.fromkeys(named):
+        shown, count = masked_url(name), 1
+        while shown in digests:  # two queries of one address may be two objects
+            count += 1
+            shown = f"{masked_url(name)} ({count})"
+        digests[shown] = _digest_of(name, digest)
+    return digests
 
 
 def changed_outside(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

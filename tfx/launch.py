@@ -32,6 +32,7 @@ from pydantic import BaseModel
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.configs.shown import shown
+from lmworks.configs.url_secrets import masked
 from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, surroundings, vertex_tensorboard
 from lmworks.tfx.artifacts import (
     HTML,
@@ -294,7 +295,7 @@ def explain(error: BaseException) -> str:
     if (full := _full_disk(error)) is not None:
         return full_disk(full)
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {shown(first, 300)}"
+    return f"{type(error).__name__}: {shown(masked(first), 300)}"
 
 
 def full_disk(path: str = "") -> str:
@@ -355,7 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last line of a process: said in one line, whole in the log
         progress.send({"error": explain(error)})  # first: where the disk is full, the log takes no more
         with contextlib.suppress(OSError):
-            traceback.print_exc()
+            # An error of a library may hold the URL that it read.
+            print(masked("".join(traceback.format_exception(error))), file=sys.stderr, end="")
             print(f"{flags.component}: {explain(error)}", file=sys.stderr, flush=True)
         if _full_disk(error) is not None:
             # HDF5 would write the rest of an unfinished file while the interpreter ends, and crash: signal 11.

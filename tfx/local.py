@@ -19,6 +19,7 @@ from typing import Any
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.shown import LIMIT, shown
+from lmworks.configs.url_secrets import REVEAL
 from lmworks.tfx import containment, fingerprint, hosts, last_words, launch, locks, names, process, runs
 from lmworks.tfx.artifacts import MANIFEST, SETTLED, manifest_of, settle, whole_execution
 from lmworks.tfx.component import Node, check
@@ -314,7 +315,7 @@ class LocalRunner:
         draft, state = store / f".{key}.{name}", self.root / "state" / node.name / state_key
         executor_input = {
             "inputs": {
-                "parameterValues": {"config": node.config.model_dump_json()},
+                "parameterValues": {"config": node.config.model_dump_json(context=REVEAL)},
                 "artifacts": {argument: {"artifacts": [{"uri": str(path)}]} for argument, path in inputs.items()},
             },
             "outputs": {

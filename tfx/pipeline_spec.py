@@ -19,6 +19,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError
 from lmworks.configs.platform import Platform, Resources
 from lmworks.configs.schema import PER_RUN
+from lmworks.configs.url_secrets import REVEAL
 from lmworks.tfx.artifacts import Artifact
 from lmworks.tfx.cluster import lower_case
 from lmworks.tfx.component import VALUE, Component, Node, Ref, check
@@ -75,10 +76,10 @@ def write(nodes: Sequence[Node], name: str, platform: Platform, target: Target, 
 
 
 def parameters(config: BaseModel) -> dict[str, str]:
-    """The keys that people change per run, with their values as JSON, which is YAML too."""
+    """The keys that people change per run, with their values as JSON, which is YAML too; a source without its defaults."""
     keys = [key for key, info in type(config).model_fields.items() if PER_RUN in info.metadata]
-    whole = config.model_dump(mode="json", include=set(keys))
-    short = config.model_dump(mode="json", include=set(keys), exclude_defaults=True)  # a source without its defaults
+    whole = config.model_dump(mode="json", include=set(keys), context=REVEAL)
+    short = config.model_dump(mode="json", include=set(keys), exclude_defaults=True, context=REVEAL)
     return {key: json.dumps(short.get(key, whole[key]), ensure_ascii=False) for key in keys}
 
 
@@ -161,7 +162,7 @@ class _Builder:
 
     def _task(self, node: Node, given: dict[str, Any], artifacts: dict[str, Any]) -> Any:
         keys = parameters(node.config)
-        config = node.config.model_dump_json(exclude=set(keys))
+        config = node.config.model_dump_json(exclude=set(keys), context=REVEAL)
         set_now = {key: given[f"{node.name}_{key}"] for key in keys}
         task = _container(node.component, list(keys), self._platform.image)(**{CONFIG: config}, **set_now, **artifacts)
         asked = self._resources[node.name]

@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from lmworks.configs.url_secrets import masked_url, names_object
+
 _UNKNOWN = "unknown"
 _CHECKSUMS = (
     "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "generation", "checksum", "sha256", "sha", "hex",
@@ -26,7 +28,8 @@ def url_digest(url: str) -> str:
 
     A repository of Hugging Face's hub is its commit, a model of Kaggle its version. Elsewhere it is the checksum or the
     version of each file that the store tells (an ETag), else its time of change with its size; a file of which a store
-    tells neither is read.
+    tells neither is read. A query is no part of it, so that two signed URLs of an object are one: where it may say which
+    object is meant, the content is read, for a checksum compares only what is behind one address.
 
     Args:
         url: for fsspec, perhaps with `*`; `hf://…`; `kaggle://…`.
@@ -112,7 +115,9 @@ def _store_digest(url: str) -> str:
     for match in matches:
         entry = system.info(match)
         names = sorted(system.find(match)) if entry["type"] == "directory" else [match]
-        found += [[name, _file_digest(system, name, entry if name == match else system.info(name))] for name in names]
+        for name in names:
+            told = {} if names_object(url) else entry if name == match else system.info(name)
+            found.append([masked_url(name), _file_digest(system, name, told)])
     if not found:
         raise FileNotFoundError(url)
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()

@@ -61,9 +61,10 @@ class ColumnTypes:
         schema = self.schema
         if batch.schema.equals(schema, check_metadata=True):
             return batch
+        names = set(batch.schema.names)
         arrays = [
             _fitted(batch.column(field.name), batch.schema.field(field.name), field)
-            if field.name in batch.schema.names
+            if field.name in names
             else pa.nulls(len(batch), field.type)
             for field in schema
         ]

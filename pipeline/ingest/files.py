@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.paths import places
 from lmworks.configs.schema import Source
+from lmworks.configs.url_secrets import masked_url
 from lmworks.tfx.packages import fetch
 
 _DIRECTORY = (
@@ -17,13 +19,23 @@ _DIRECTORY = (
 )
 
 
+_NO_FILES = {
+    stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
+}  # fmt: skip
+
+
 class File(NamedTuple):
     """One file of a source."""
 
-    path: str
-    """Path or URL."""
+    location: str
+    """Path or URL that it is opened by; a URL may hold secrets."""
     name: str = ""
     """Path in the folder in which `files` matched it; else empty."""
+
+    @property
+    def path(self) -> str:
+        """What it is called in messages and records: the location without secrets."""
+        return masked_url(self.location)
 
 
 def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
@@ -54,6 +66,8 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
             matches = [path]
         else:
             matches = [name for name in sorted(glob.glob(path, recursive=True)) if not Path(name).is_dir()]
+        for name in matches:
+            _check_regular(name, key)
         if not matches:
             hint = " (the glob matches nothing)" if glob.has_magic(path) else ""
             raise UserError(f"{key}: {path}: no such file{hint}{places(path)}")
@@ -61,13 +75,30 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
     distinct: dict[str, File] = {}
     again: list[str] = []
     for file in files:
-        place = file.path if "://" in file.path else os.path.abspath(file.path)
+        place = file.location if "://" in file.location else os.path.abspath(file.location)
         if distinct.setdefault(place, file) is not file:
             again.append(file.path)
     if again:
         more = f" and {len(again) - 1:,} more" if len(again) > 1 else ""
         notices[f"{key}.path"] = f"{key} names {again[0]}{more} more than once; each file is read once"
     return [*distinct.values()]
+
+
+def _check_regular(path: str, key: str) -> None:
+    """Refuses what has no end or no content of its own, and what can be read only once: a source is digested, then read.
+
+    Raises:
+        UserError: the path, or `file://` URL, is of a pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(path.removeprefix("file://")).st_mode
+    except OSError:  # a link to nothing, a URL, or what reading it tells
+        return
+    for is_kind, kind in _NO_FILES.items():
+        if is_kind(mode):
+            raise UserError(
+                f"{key}: {path}: is {kind}, and a source must be a regular file; write its content into one"
+            )
 
 
 def _in_folder(folder: str, source: Source, key: str) -> list[File]:
@@ -77,6 +108,8 @@ def _in_folder(folder: str, source: Source, key: str) -> list[File]:
     for pattern in source.files:
         names = set(glob.glob(pattern.removeprefix("!"), root_dir=folder, recursive=True))
         matches = matches - names if pattern.startswith("!") else matches | names
+    for name in sorted(matches):
+        _check_regular(str(Path(folder, name)), key)
     chosen = sorted(name for name in matches if Path(folder, name).is_file())
     if not chosen:
         raise UserError(f"{key}: {folder}: no file matches {', '.join(source.files)}")
@@ -92,6 +125,8 @@ def _at_url(url: str, key: str) -> list[str]:
             return [system.unstrip_protocol(name) for name in sorted(system.glob(inside)) if not system.isdir(name)]
         if system.isdir(inside):
             raise UserError(_DIRECTORY.format(key=key, path=url, folder=url.rstrip("/")))
-    except (OSError, ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # any store, any error
         raise UserError(f"{key}: {url}: cannot be reached: {error}") from error
     return [url]

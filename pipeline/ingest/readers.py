@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -16,14 +13,13 @@ from lmworks.pipeline.ingest.json_rows import read_json
 from lmworks.pipeline.ingest.parquet_rows import read_parquet
 from lmworks.pipeline.ingest.rows import FileColumns, Row
 from lmworks.pipeline.ingest.separated import Dialect, read_separated
-from lmworks.pipeline.ingest.streams import PARQUET, ForeignContentError, open_content, uncompressed_name
+from lmworks.pipeline.ingest.streams import DAMAGED, PARQUET, ForeignContentError, open_content, uncompressed_name
 
 _FORMATS: dict[str, Format] = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "parquet": "parquet",
     "txt": "text",
 }  # fmt: skip
 
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _DAMAGE = "the compressed file is truncated or damaged ({})"
 
 
@@ -48,8 +44,8 @@ def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, 
             raise
         except ForeignContentError as error:
             raise UserError(f"{key}: {file.path}: is {error}") from error
-        except _DAMAGED as error:
-            raise UserError(f"{key}: {file.path}: {_DAMAGE.format(error)}") from error
+        except DAMAGED as error:
+            raise UserError(f"{key}: {file.path}: {_DAMAGE.format(error or type(error).__name__)}") from error
         except UnicodeError as error:  # of encodings that cannot go on after a wrong byte, such as utf-16
             encoding = config.option(source, "encoding")
             raise UserError(
@@ -61,6 +57,11 @@ def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, 
             raise UserError(f"{key}: {file.path}: no such file") from error
         except OSError as error:
             raise UserError(f"{key}: {file.path}: cannot be read: {error.strerror or error}") from error
+        except Exception as error:
+            if "://" not in file.location:
+                raise
+            # Stores have errors of their own, such as aiohttp's for a connection that ends too early.
+            raise UserError(f"{key}: {file.path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
@@ -68,8 +69,8 @@ def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices:
     encoding, separator = config.option(source, "encoding"), config.option(source, "separator")
     with ExitStack() as stack:
         try:
-            content = stack.enter_context(open_content(file.path, "" if source.package else source.member))
-        except (ForeignContentError, *_DAMAGED, OSError) as error:
+            content = stack.enter_context(open_content(file.location, "" if source.package else source.member))
+        except (ForeignContentError, *DAMAGED, OSError) as error:
             is_document = file.name and _format(file, file.name, config, source, key) == "text"
             if is_document and (reason := _fault_of_document(error, separator, encoding)):
                 yield columns.refused(1, reason)
@@ -88,7 +89,7 @@ def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices:
                 return
             try:
                 yield from read_documents(content, encoding, config.text, separator, source.byte_range, columns)
-            except (UnicodeError, *_DAMAGED, OSError) as error:
+            except (UnicodeError, *DAMAGED, OSError) as error:
                 if not (file.name and (reason := _fault_of_document(error, separator, encoding))):
                     raise
                 yield columns.refused(1, reason)
@@ -122,8 +123,8 @@ def _fault_of_document(error: Exception, separator: str | None, encoding: str) -
         return ""
     if isinstance(error, UnicodeError):
         return f"no {encoding.removesuffix('-sig')} text"
-    if isinstance(error, _DAMAGED) or (isinstance(error, OSError) and error.errno is None):  # of gzip, bzip2, Zstandard
-        return f"no text: {_DAMAGE.format(error)}"
+    if isinstance(error, DAMAGED) or (isinstance(error, OSError) and error.errno is None):  # of gzip, bzip2, Zstandard
+        return f"no text: {_DAMAGE.format(error or type(error).__name__)}"
     return ""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmworks.configs.errors import UserError
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _OWN_ID = "id"
 _MOST_KEYS = 4096
 """Sets of JSON keys whose names are remembered."""
+_LISTED = 30
+"""Columns that an error lists."""
 _HALF = "a lone surrogate, which is half of a character"
 _DELIMITERS = ("\t", ";", "|", ",")
 
@@ -51,7 +55,7 @@ class FileColumns:
     """
 
     def __init__(self, config: IngestStage, source: Source, key: str, file: File, notices: dict[str, str]) -> None:
-        self._config, self._key, self._file, self._notices = config, key, file, notices
+        self._config, self._key, self._path, self._notices = config, key, file.path, notices
         self._named = config.named_columns(config.task)
         self.python = {*self._named.values()}
         """Columns whose cells are Python values in every row, because they become text; others may stay Arrow's."""
@@ -70,14 +74,14 @@ class FileColumns:
         Raises:
             UserError: they are no text, ambiguous, clash, or one is missing.
         """
-        path = self._file.path
+        path = self._path
         if _is_torn(names):
             raise UserError(
                 f"{path}: its column names are no {self._config.encoding} text; set the right ingest.encoding"
             )
         names = [name or f"column {place}" for place, name in enumerate(names, 1)]
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise UserError(f"{path}: has more than one column {', '.join(map(repr, twice))}; rename all but one")
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(f"{path}: has more than one column {_listed(map(repr, twice))}; rename all but one")
         if lack := self._lack(names):
             if any("\0" in name for name in names):
                 raise UserError(
@@ -101,7 +105,7 @@ class FileColumns:
                 self._names.clear()
             lack = self._lack(names)
             reason = "no utf-8 text" if _is_torn(names) else f"missing column: {lack}" if lack else ""
-            kept = [] if reason else self._kept(names, f"{self._file.path}:{number}")
+            kept = [] if reason else self._kept(names, f"{self._path}:{number}")
             self._names[names] = kept, reason
         return self._names[names]
 
@@ -114,7 +118,7 @@ class FileColumns:
             if name not in names and name not in self._extra:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                return f"no column {name!r} (ingest.{key}); it has: {', '.join(names) or 'none'}{hint}"
+                return f"no column {name!r} (ingest.{key}); it has: {_listed(names) or 'none'}{hint}"
             if name == _OWN_ID and key != "id":
                 return f"a column 'id' (ingest.{key}), a name that examples need for their own; rename it"
         return None
@@ -174,7 +178,7 @@ class FileColumns:
                 "\udc80" <= error.object[error.start] <= "\udcff"
             )  # of surrogateescape; others were escapes of JSON
             return self.refused(number, f"no {encoding.removesuffix('-sig')} text" if undecoded else _HALF)
-        return self.extended(Row(self._file.path, number, dict(zip(names, values, strict=True))))
+        return self.extended(Row(self._path, number, dict(zip(names, values, strict=True))))
 
     def extended(self, row: Row) -> Row:
         """The row with the columns that `files` adds."""
@@ -190,15 +194,21 @@ class FileColumns:
 
     def refused(self, number: int, reason: str) -> Row:
         """A row that cannot be read."""
-        return Row(self._file.path, number, None, reason)
+        return Row(self._path, number, None, reason)
 
     def check_documents(self) -> None:
         """Refuses text documents, whose columns are the text and those of `files`, where one is missing that is named."""
         names = [self._config.text]
         if lack := self._lack(names):
             fix = f"; files of a folder, named by {self._key}.files, have their folder as a label: ingest.label: folder"
-            raise UserError(f"{self._file.path}: has {lack}{fix if self._config.label_column else ''}")
-        self._kept(names, self._file.path)
+            raise UserError(f"{self._path}: has {lack}{fix if self._config.label_column else ''}")
+        self._kept(names, self._path)
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = [*itertools.islice(iterator := iter(names), _LISTED)]
+    more = sum(1 for _ in iterator)
+    return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
 def _is_torn(names: Sequence[str]) -> bool:

@@ -60,8 +60,9 @@ class SplitTable:
         piece = batch_of(self._rows)
         if self._block is not None:
             rest = self._block.take(pa.array(self._places))
-            for field, column in zip(rest.schema, rest.columns, strict=True):
-                piece = piece.append_column(field, column)
+            # At once: appending a column copies all others.
+            schema = pa.schema([*piece.schema, *rest.schema])
+            piece = pa.RecordBatch.from_arrays([*piece.columns, *rest.columns], schema=schema)
             self._size += rest.nbytes
         self._pieces.append(piece)
         self._rows, self._places = [], []

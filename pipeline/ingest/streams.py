@@ -7,15 +7,22 @@ import codecs
 import gzip
 import io
 import lzma
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any, NamedTuple
+
+from lmworks.tfx.archives import zip_entry_kind
 
 HEAD = 8192
 """Bytes by which a file's content is recognised."""
 _DEEPEST = 3
 """Compressions around each other that are unpacked."""
+_SMALL, _HIGHEST_RATIO = 1 << 30, 1000
+"""Unpacked bytes from which on the ratio of unpacked to packed bytes is limited; text reaches about 10, tables of zeros 100."""
 _SUFFIXES = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "Zstandard", "zip": "zip"}
 _PACKED = {
     "gzip": (b"\x1f\x8b\x08",),
@@ -40,6 +47,10 @@ _FOREIGN = {
 }
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+
+
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What decompressors raise in reading, beside an OSError without a number (gzip, bzip2, Zstandard)."""
 
 
 class ForeignContentError(Exception):
@@ -94,28 +105,38 @@ def open_content(path: str, member: str = "") -> Iterator[Content]:
     """
     import fsspec
 
+    inside = ""
     with ExitStack() as stack:
-        stream, head = _with_head(stack.enter_context(fsspec.open(path, "rb")))
-        name = path.rstrip("/").rpartition("/")[2]
-        name = name.partition("?")[0] if path.startswith(("http://", "https://")) else name
-        packings: list[str] = []
-        while len(packings) < _DEEPEST and (packing := _packing(name, head)):
-            if packing == "zip":
-                name, stream = _member(stack, stream, member)
-            else:
-                name, stream = uncompressed_name(name), _unpacked(packing, stream)
-            packings.append(packing)
-            stream, head = _with_head(stream)
-        if member and "zip" not in packings:
-            raise ForeignContentError(f"no zip file, and a member of one is named ({member})")
-        if packings and head.startswith(PARQUET):
-            raise ForeignContentError(f"a Parquet file inside {packings[-1]}; unpack it")
-        if head[257:262] == b"ustar":
-            raise ForeignContentError("a tar archive; unpack it, and name its files by a glob")
-        for mark, description in _FOREIGN.items():
-            if head.startswith(mark):
-                raise ForeignContentError(description)
-        yield Content(stream, name, head)
+        try:
+            packed = stack.enter_context(fsspec.open(path, "rb"))
+            stream, head = _with_head(packed)
+            name = path.rstrip("/").rpartition("/")[2]
+            name = re.split(r"[?#]", name)[0] if path.split("::")[-1].startswith(("http://", "https://")) else name
+            packings: list[str] = []
+            while len(packings) < _DEEPEST and (packing := _packing(name, head)):
+                if packing == "zip":
+                    inside, stream = _member(stack, stream, member)
+                    name = inside.rpartition("/")[2]
+                else:
+                    name, stream = uncompressed_name(name), _unpacked(packing, stream)
+                packings.append(packing)
+                stream, head = _with_head(stream)
+            if member and "zip" not in packings:
+                raise ForeignContentError(f"no zip file, and a member of one is named ({member})")
+            if packings and head.startswith(PARQUET):
+                raise ForeignContentError(f"a Parquet file inside {packings[-1]}; unpack it")
+            if head[257:262] == b"ustar":
+                raise ForeignContentError("a tar archive; unpack it, and name its files by a glob")
+            for mark, description in _FOREIGN.items():
+                if head.startswith(mark):
+                    raise ForeignContentError(description)
+            if packings and (size := getattr(packed, "size", None)):
+                stream = io.BufferedReader(_Limited(stream, size), 1 << 20)
+            yield Content(stream, name, head)
+        except (*DAMAGED, OSError) as error:
+            if not inside:
+                raise
+            raise zipfile.BadZipFile(f"member {inside}: {error or type(error).__name__}") from error
 
 
 def _packing(name: str, head: bytes) -> str | None:
@@ -123,9 +144,7 @@ def _packing(name: str, head: bytes) -> str | None:
     packing = next((kind for kind, marks in _PACKED.items() if head.startswith(marks)), None)
     suffix = _SUFFIXES.get(name.lower().rpartition(".")[2])
     if suffix and packing is None:
-        raise ForeignContentError(
-            f"Not a {'gzipped' if suffix == 'gzip' else suffix} file, as its name says; rename it"
-        )
+        raise ForeignContentError(f"no {'gzipped' if suffix == 'gzip' else suffix} file, as its name says; rename it")
     return packing
 
 
@@ -157,9 +176,32 @@ class _Replay(io.RawIOBase):
         return len(part)
 
 
+class _Limited(io.RawIOBase):
+    """An unpacked stream that ends where it is a decompression bomb.
+
+    Args:
+        stream: to read.
+        size: of the packed file, bytes.
+    """
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._left = stream, max(_SMALL, _HIGHEST_RATIO * size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._stream.read(len(buffer))
+        self._left -= len(part)
+        if self._left < 0:
+            raise ForeignContentError(f"a compressed file that unpacks to more than {_HIGHEST_RATIO:,} times its size")
+        buffer[: len(part)] = part
+        return len(part)
+
+
 def _unpacked(packing: str, stream: IO[bytes]) -> Any:
     if packing == "gzip":
-        return gzip.GzipFile(fileobj=stream)
+        return gzip.GzipFile(fileobj=stream, mode="rb")  # else it takes the mode of a gzip file around it, a number
     if packing == "bzip2":
         return bz2.BZ2File(stream)
     if packing == "xz":
@@ -170,12 +212,13 @@ def _unpacked(packing: str, stream: IO[bytes]) -> Any:
 
 
 def _member(stack: ExitStack, stream: IO[bytes], member: str) -> tuple[str, IO[bytes]]:
-    """The name and content of the one file of a zip file, or of the one that is named."""
+    """The path and content of the one file of a zip file, or of the one that is named."""
     try:
         archive = stack.enter_context(zipfile.ZipFile(stream))
-    except zipfile.BadZipFile as error:
-        raise ForeignContentError(f"a damaged zip file ({error})") from error
-    names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    except (*DAMAGED, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise ForeignContentError(f"a damaged zip file, or one of a later version ({error})") from error
+    entries = {entry.filename: entry for entry in archive.infolist() if zip_entry_kind(entry) != "directory"}
+    names = [entry.filename for entry in archive.infolist() if entry.filename in entries]
     if "[Content_Types].xml" in names or "mimetype" in names:
         raise ForeignContentError("an Office file (.xlsx, .docx, .ods); save it as csv or text")
     # What macOS adds is no data.
@@ -192,7 +235,15 @@ def _member(stack: ExitStack, stream: IO[bytes], member: str) -> tuple[str, IO[b
             else "a zip file that holds nothing"
         )
     name = member or names[0]
+    if (kind := zip_entry_kind(entries[name])) != "file":
+        raise ForeignContentError(f"a zip file whose member {name} is {kind}, and not a regular file")
+    if names.count(name) > 1:
+        raise ForeignContentError(f"a zip file that holds {name} more than once; unpack it")
     try:
-        return name.rpartition("/")[2], stack.enter_context(archive.open(name))
-    except (RuntimeError, NotImplementedError) as error:  # a password, a method that Python lacks
+        return name, stack.enter_context(archive.open(name))
+    except RuntimeError as error:  # a password, and NotImplementedError: a method that Python lacks
         raise ForeignContentError(f"a zip file whose member {name} cannot be unpacked ({error}); unpack it") from error
+    except (*DAMAGED, OSError, ValueError, struct.error) as error:
+        raise ForeignContentError(
+            f"a damaged zip file, at its member {name} ({error or type(error).__name__})"
+        ) from error

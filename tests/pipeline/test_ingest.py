@@ -214,7 +214,7 @@ def test_globs_skip_folders(tmp_path, prefix):
         ("a.csv", csv_of(ROWS) + '"open,a\n' + csv_of(ROWS), {}, ["a.csv:202: no valid csv"]),
         ("a.txt", "some text\n", {}, ["no column 'label' (ingest.label); it has: text"]),
         ("a.jsonl", '{"text": "a", "lable": "b"}\n', {}, ["no column 'label'", "did you mean lable?"]),
-        ("a.csv.gz", csv_of(ROWS), {}, ["Not a gzipped file"]),
+        ("a.csv.gz", csv_of(ROWS), {}, ["is no gzipped file"]),
         ("a.csv.xz", lzma.compress(csv_of(ROWS).encode())[:-40], {}, ["truncated"]),
     ],
 )

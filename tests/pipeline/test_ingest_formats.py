@@ -96,7 +96,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
         ("a.csv", PARQUET.getvalue(), "is a Parquet file, and is read as csv; set ingest.train.format: parquet"),
         ("a.parquet", gzip.compress(PARQUET.getvalue()), "a Parquet file inside gzip; unpack it"),
         ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1more", "old Office file"),
-        ("a.csv.zst", CSV, "Not a Zstandard file, as its name says"),
+        ("a.csv.zst", CSV, "is no Zstandard file, as its name says"),
         ("a.csv", zstandard(CSV.encode())[:-6], "Truncated"),
         ("a.zip", b"PK\x03\x04damaged", "a damaged zip file"),
         ("a.tar.gz", TAR.getvalue(), "a tar archive; unpack it"),

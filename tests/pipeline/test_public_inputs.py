@@ -11,7 +11,9 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
+import socket
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +82,32 @@ def zipped(**members: str) -> bytes:
     return buffer.getvalue()
 
 
+def marked_zip(flags: int = 0, method: int = 0, version: int = 0, mode: int = 0) -> bytes:
+    """A zip file whose member says that it needs something else to be read, or is something else.
+
+    Args:
+        flags: of both headers; 1 is encrypted.
+        method: of compression.
+        version: of the program that can read it.
+        mode: of the file, as Unix has it.
+    """
+    content = bytearray(zipped(train__csv=CSV))
+    central = content.index(b"PK\x01\x02")
+    for place, value in ((6, flags), (8, method), (central + 8, flags), (central + 10, method), (central + 6, version)):
+        content[place] |= value
+    content[central + 40 : central + 42] = mode.to_bytes(2, "little")
+    return bytes(content)
+
+
+def deflated(damage: bytes) -> bytes:
+    """A zip file of one deflated member in which these bytes stand in the place of others."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train.csv", CSV)
+    content = buffer.getvalue()
+    return content[:45] + damage + content[45 + len(damage) :]
+
+
 def zstd(content: str) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -132,7 +160,7 @@ def train(path: Any = "train.csv", **options: Any) -> dict[str, Any]:
 
 
 FILES = [
-    Case("a zip whose content is damaged", 1, r"ingest\.train: train\.zip: the compressed file is truncated or damaged \(Bad CRC-32", files={"train.zip": zipped(train__csv=CSV).replace(b"good", b"bood")}, changes=train("train.zip")),
+    Case("a zip whose content is damaged", 1, r"ingest\.train: train\.zip: the compressed file is truncated or damaged \(member train\.csv: Bad CRC-32", files={"train.zip": zipped(train__csv=CSV).replace(b"good", b"bood")}, changes=train("train.zip")),
     Case("parquet with a string that is no text", 1, r"1 × train\.parquet:2: a string that is no UTF-8; mend them", files={"train.parquet": table(text=pa.array([b"a", b"\xff"]), label=["pos", "neg"])}, changes=train("train.parquet")),
     Case("jsonl with half of a character", 1, r"1 × train\.jsonl:5: a lone surrogate.*; mend them", files={"train.jsonl": JSONL + '{"text": "\\ud83d", "label": "pos"}\n'}, changes=train("train.jsonl")),
     Case("no header, and it stands there", 1, r"ingest\.train: 1 of 5 rows refused.*train\.csv:1: the names of the columns", files={"train.csv": CSV}, changes=train(header=False, columns=["text", "label"])),
@@ -252,6 +280,19 @@ FILES = [
     Case("patterns at a URL", 2, r"ingest\.train: files names patterns of files in folders of this machine, and s3://b/c is a URL", changes=train("s3://b/c", files="*.csv")),
     Case("a number that a shell gives as a label", 2, r"ingest\.label: 16: .*quote it as you wrote it", flags=("--set=ingest.label=0x10",)),
     Case("a column called as our own", 2, r"ingest\.text: 'id' is a name that examples need", files={"train.csv": CSV.replace("text,", "id,")}, changes={"ingest.text": "id"}),
+    Case("an encrypted zip", 1, r"ingest\.train: train\.zip: is a zip file whose member train\.csv cannot be unpacked \(File .* is encrypted, password required", files={"train.zip": marked_zip(flags=1)}, changes=train("train.zip")),
+    Case("a zip with an unknown compression", 1, r"ingest\.train: train\.zip: is a zip file whose member train\.csv cannot be unpacked \(That compression method is not supported\)", files={"train.zip": marked_zip(method=97)}, changes=train("train.zip")),
+    Case("a zip of a later version", 1, r"train\.zip: is a damaged zip file, or one of a later version \(zip file version 25\.5\)", files={"train.zip": marked_zip(version=255)}, changes=train("train.zip")),
+    Case("a zip with a link", 1, r"ingest\.train: train\.zip: is a zip file whose member train\.csv is a link or a device", files={"train.zip": marked_zip(mode=0o120777)}, changes=train("train.zip")),
+    Case("a zip with a member twice", 1, r"train\.zip: is a zip file that holds train\.csv more than once", files={"train.zip": zipped(train__csv=CSV, train_csv=CSV).replace(b"train_csv", b"train.csv")}, changes=train("train.zip", member="train.csv")),
+    Case("a zip whose compressed member is damaged", 1, r"train\.zip: the compressed file is truncated or damaged \(member train\.csv: ", files={"train.zip": deflated(b"\xff" * 20)}, changes=train("train.zip")),
+    Case("gzip in gzip", 0, rows=4, files={"train.csv.gz": gzip.compress(gzip.compress(CSV.encode()))}, changes=train("train.csv.gz")),
+    Case("a damaged xz", 1, r"ingest\.train: train\.csv\.xz: the compressed file is truncated or damaged", files={"train.csv.xz": lzma.compress(CSV.encode())[:40] + b"x" * 60}, changes=train("train.csv.xz")),
+    Case("a cut xz", 1, r"ingest\.train: train\.csv\.xz: the compressed file is truncated or damaged", files={"train.csv.xz": lzma.compress(CSV.encode())[:-30]}, changes=train("train.csv.xz")),
+    Case("a damaged bzip2", 1, r"ingest\.train: train\.csv\.bz2: .*(damaged|Invalid data stream)", files={"train.csv.bz2": bz2.compress(CSV.encode())[:30] + b"x" * 60}, changes=train("train.csv.bz2")),
+    Case("a damaged zst", 1, r"ingest\.train: train\.csv\.zst: cannot be read: ZSTD", files={"train.csv.zst": zstd(CSV)[:20] + b"x" * 60}, changes=train("train.csv.zst")),
+    Case("a device as source", 1, r"ingest\.train: /dev/zero: is a device, and a source must be a regular file", changes=train("/dev/zero", format="csv")),
+    Case("a device by its URL", 1, r"ingest\.train: file:///dev/zero: is a device", changes=train("file:///dev/zero", format="csv")),
 ]  # fmt: skip
 
 DOCUMENTS = [
@@ -444,6 +485,24 @@ def test_requests(arguments, code, message, place, capsys):
     stderr = capsys.readouterr().err
     assert re.search(message, stderr), stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to a pipe", "pipe in a folder", "terminal"])
+def test_what_is_no_regular_file_is_refused_and_never_waited_for(kind, place, capsys):
+    Path("data").mkdir()
+    os.mkfifo("data/pipe.csv")
+    Path("link.csv").symlink_to("data/pipe.csv")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.csv")
+        sources: dict[str, Any] = {
+            "pipe": "data/pipe.csv", "socket": "socket.csv", "link to a pipe": "l*.csv", "terminal": "/dev/tty",
+            "pipe in a folder": {"path": "data", "files": "*.csv"},
+        }  # fmt: skip
+        case = Case(kind, 1, changes={"ingest.train": sources[kind], "ingest.format": "csv"})
+        check(
+            case._replace(message=r"ingest\.train: .*: is a (pipe|socket|device), and a source must be a regular file"),
+            capsys,
+        )
 
 
 def test_the_table_is_long_enough():
