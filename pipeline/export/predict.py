@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import codecs
-import importlib
 import io
 import json
-import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmworks.configs.errors import ConfigError, UserError
 from lmworks.configs.shown import shown
 from lmworks.pipeline.export.answers import Answering, Continuer, GraphError, Refusal, Texts, answering, task_of
 from lmworks.pipeline.export.continuation import Wish
-from lmworks.pipeline.export.servable_folder import ServableFolder, find_servable
+from lmworks.pipeline.export.servable_folder import ServableFolder, find_servable, load_servable
 from lmworks.pipeline.export.text_files import ERROR, Count, Request, answer_file, check_request
 from lmworks.pipeline.export.text_lines import answer_lines, rows_of_flags, rows_of_lines
 
@@ -39,32 +36,6 @@ class Asked(NamedTuple):
     wish: Wish = Wish()
     present: Collection[str] = ()
     """Flags that were written, whatever their values."""
-
-
-def open_saved_model(folder: Path) -> Any:
-    """A SavedModel that takes strings."""
-    import tensorflow as tf
-
-    importlib.import_module("tensorflow_text")  # registers the graph's ops
-    return tf.saved_model.load(str(folder))
-
-
-def open_servable(servable: Path) -> Any:
-    """The SavedModel of a Servable, of a run, or of its own folder.
-
-    Raises:
-        UserError: there is none, or it cannot be loaded.
-    """
-    folder = find_servable(str(servable)).path
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
-    try:
-        return open_saved_model(folder)
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise UserError(
-            f"{folder}: the SavedModel cannot be loaded: {shown(str(error).partition(chr(10))[0])}"
-        ) from error
 
 
 class Predictor:
@@ -91,7 +62,7 @@ class Predictor:
     def model(self) -> Answering:
         """Loads the servable, which takes seconds."""
         if self._model is None:
-            signatures = open_servable(self._folder.path).signatures
+            signatures = load_servable(self._folder.path).signatures
             serving_default = signatures.get("serving_default")
             if serving_default is None or "text" not in serving_default.structured_input_signature[1]:
                 raise UserError(

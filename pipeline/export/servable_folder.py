@@ -1,11 +1,13 @@
-"""A servable as it lies in a folder: where its SavedModel is, and what its record says before TensorFlow is loaded."""
+"""A servable as it lies in a folder: where its SavedModel is, what its record says before TensorFlow is loaded, and loading it."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx.artifacts import manifest_of
 
 SAVED_MODEL = "saved_model"
@@ -84,3 +86,35 @@ def _described(saved_model: Path) -> ServableFolder:
     manifest = manifest_of(saved_model.resolve().parent)
     is_servable = manifest is not None and manifest["type"] == "Servable"
     return ServableFolder(saved_model, manifest["properties"] if manifest and is_servable else {})
+
+
+def open_saved_model(folder: Path) -> Any:
+    """Loads a SavedModel that takes strings."""
+    import tensorflow as tf
+
+    importlib.import_module("tensorflow_text")  # registers the graph's ops
+    return tf.saved_model.load(str(folder))
+
+
+def load_servable(saved_model: Path) -> Any:
+    """Loads the SavedModel that `find_servable` found.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    import tensorflow as tf
+
+    try:
+        return open_saved_model(saved_model)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        reason = shown(str(error).partition("\n")[0])
+        raise UserError(f"{saved_model}: the SavedModel cannot be loaded: {reason}") from error
+
+
+def open_servable(folder: Path) -> Any:
+    """Loads the SavedModel of a run, a servable or its own folder.
+
+    Raises:
+        UserError: there is none, or it cannot be loaded.
+    """
+    return load_servable(find_servable(str(folder)).path)

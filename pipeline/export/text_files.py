@@ -77,7 +77,9 @@ def check_request(request: Request) -> None:
         raise ConfigError(f"--output={request.output}: is written uncompressed; leave the last suffix out")
     if "://" in str(request.output) or not request.output.parent.is_dir():
         raise ConfigError(f"--output={request.output}: there is no folder {request.output.parent}")
-    if "://" not in request.input:
+    if "://" in request.input:
+        _check_url(request.input)
+    else:
         if not Path(request.input).is_file():
             raise ConfigError(
                 f"{_KEY}={request.input}: {'is no file' if Path(request.input).exists() else 'no such file'}"
@@ -88,6 +90,15 @@ def check_request(request: Request) -> None:
         raise ConfigError(f"--output={request.output}: is a folder; name a file")
     if request.output.exists() and not request.overwrite:
         raise ConfigError(f"--output={request.output}: is there already; --overwrite replaces it")
+
+
+def _check_url(url: str) -> None:
+    import fsspec
+
+    try:
+        fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{_KEY}={url}: {error}") from error
 
 
 def format_of(path: str, flag: str) -> str:
@@ -304,7 +315,10 @@ class _Separated:
         # Bytes that are no text, in columns that are only kept, are written as they were read.
         self._file = path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
         self._delimiter = source.delimiter
-        self._csv = csv.writer(self._file, delimiter=source.delimiter, lineterminator="\n")
+        self._csv, self._csv_in_quotes = (
+            csv.writer(self._file, delimiter=source.delimiter, lineterminator="\n", quoting=quoting)
+            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
         self._line([*source.names, *model.columns(), ERROR])
 
     def write(self, window: Window, answers: Sequence[Answer | Refusal]) -> None:
@@ -316,7 +330,9 @@ class _Separated:
 
     def _line(self, cells: Sequence[str]) -> None:
         if self._is_quoted:
-            self._csv.writerow(cells)
+            # Python quotes a lone carriage return, which ends a line for readers, only from 3.13 on.
+            has_return = any("\r" in cell for cell in cells)
+            (self._csv_in_quotes if has_return else self._csv).writerow(cells)
             return
         for cell in cells:
             if "\t" in cell or "\n" in cell or "\r" in cell:

@@ -23,7 +23,7 @@ from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.evaluate.language import _slices, memorised_share
 from lmworks.pipeline.evaluate.language_metrics import Sums, figures, masked_rows
 from lmworks.pipeline.export.continuation import Wish, continue_text
-from lmworks.pipeline.export.predict import open_servable
+from lmworks.pipeline.export.servable_folder import open_servable
 from lmworks.pipeline.masking import MaskedPrediction, MaskedRows
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preprocess import documents

@@ -1,6 +1,7 @@
 """The command `predict`: texts, lines and files, whatever stands in them."""
 
 import csv
+import functools
 import io
 import json
 import shutil
@@ -16,8 +17,7 @@ from hypothesis import strategies as st
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.export.answers import LONGEST, Refusal, answer_all, answering
 from lmworks.pipeline.export.continuation import Wish
-from lmworks.pipeline.export.predict import open_servable
-from lmworks.pipeline.export.servable_folder import find_servable
+from lmworks.pipeline.export.servable_folder import find_servable, load_servable, open_servable
 from lmworks.pipeline.export.text_lines import answer_lines, rows_of_lines
 from lmworks.pipeline.main import main
 
@@ -37,9 +37,18 @@ def servables(tiny, language_runs):
     }
 
 
+load_once = functools.cache(load_servable)
+"""Loading takes seconds, and what is loaded does not change."""
+
+
+@pytest.fixture(autouse=True)
+def _load_once(monkeypatch):
+    monkeypatch.setattr("lmworks.pipeline.export.predict.load_servable", load_once)
+
+
 @pytest.fixture(scope="module")
 def signatures(servables):
-    return {kind: open_servable(folder).signatures for kind, folder in servables.items()}
+    return {kind: load_once(find_servable(str(folder)).path).signatures for kind, folder in servables.items()}
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +143,7 @@ class Fussy(tf.Module):
     def answer(self, text, text_b):
         lengths = tf.strings.length(text) + tf.strings.length(text_b)
         with tf.control_dependencies(
-            [tf.debugging.Assert(~tf.strings.regex_full_match(text, ".*x.*"), ["an \x1b[31mx"])]
+            [tf.debugging.Assert(tf.reduce_all(~tf.strings.regex_full_match(text, ".*x.*")), ["an \x1b[31mx"])]
         ):
             share = tf.cast(tf.identity(lengths), tf.float32) / 100
         share = tf.where(tf.strings.regex_full_match(text, "nan"), float("nan"), share)
@@ -208,6 +217,7 @@ def test_the_classes_stand_in_the_saved_model_and_beside_it(signatures, servable
         ("classifier", ["--input=a.csv"], "--output=FILE is missing"),
         ("classifier", ["--input=a.csv", "--output=b.csv"], "--input=a.csv: no such file"),
         ("classifier", ["--input=README.md", "--output=b.csv"], "its suffix names no format"),
+        ("classifier", ["--input=nowhere://a.csv", "--output=b.csv"], "Protocol not known: nowhere"),
         ("classifier", ["--input=a.txt", "--output=b.csv"], "is read from stdin"),
         ("classifier", ["--input=a.csv", "--output=b.parquet"], "a file that is read as csv becomes .csv or .jsonl"),
         ("classifier", ["--input=a.csv", "--output=nowhere/b.csv"], "there is no folder nowhere"),
@@ -268,7 +278,7 @@ def test_a_saved_model_that_is_no_servable(tmp_path, capsys):
 
 
 ADDED = ["prediction", "probability/negative", "probability/positive", "error"]
-ROWS = [("7", "The film was great.", 'a "quoted", cell'), ("07", "The plot was dull.", "ü\nüü"), ("x", "", "")]
+ROWS = [("7", "The film was great.", 'a "quoted", cell'), ("07", "The plot was dull.", "ü\nüü"), ("x", "", "a\rb")]
 
 
 def test_csv_keeps_its_columns(servables, tmp_path, capsys):
@@ -280,7 +290,7 @@ def test_csv_keeps_its_columns(servables, tmp_path, capsys):
     arguments = [f"--servable={servables['classifier']}", f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"]
     code, out, err = predict(capsys, *arguments)
     assert (code, out.strip()) == (1, f"{tmp_path}/out.csv")
-    assert "2 of 6 rows have no answer (column error); the first: row 4: line 6: 4 fields where the header has 3" in err
+    assert "2 of 6 rows have no answer (column error); the first: row 4: line 7: 4 fields where the header has 3" in err
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         header, *rows = csv.reader(file)
     assert header == ["id", "text", "note", *ADDED]
@@ -417,3 +427,14 @@ def test_a_file_that_cannot_be_read_leaves_nothing(servables, content, tmp_path,
         assert code in (1, 2)
         assert f"--input: {tmp_path}/in.csv" in err or f"{tmp_path}/in.csv:" in err
         assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "causal"])
+def test_what_a_terminal_gets_commands_nothing(servables, kind, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    flags = ["--tokens=3"] if kind == "causal" else []
+    code, out, _ = predict(capsys, f"--servable={servables[kind]}", "--text=fox\x1b[31m\x9b ü", "--text=\udcff", *flags)
+    assert code == 1
+    assert not {"\x1b", "\x9b"} & set(out)
+    assert out.startswith("fox\\x1b[31m\\x9b ü" if kind == "causal" else '{"text": "fox\\u001b[31m\\x9b ü"')
+    assert "no UTF-8 text" in out
