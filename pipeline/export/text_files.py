@@ -449,7 +449,8 @@ def answer_file(request: Request, preferred: Mapping[str, Sequence[str]], load: 
             if refused and not errors:
                 first = f"row {refused[0][0]:,}: {refused[0][1].reason}"
             rows, errors = rows + len(answers), errors + len(refused)
-            report(rows, source.total, "rows")
+            if rows:
+                report(rows, source.total, "rows")
             window = next(windows, None)
     return Count(rows, errors, first)
 

@@ -1,7 +1,6 @@
 """The command `predict`: texts, lines and files, whatever stands in them."""
 
 import csv
-import functools
 import io
 import json
 import shutil
@@ -17,9 +16,10 @@ from hypothesis import strategies as st
 from lmworks.configs.errors import UserError
 from lmworks.pipeline.export.answers import LONGEST, Refusal, answer_all, answering
 from lmworks.pipeline.export.continuation import Wish
-from lmworks.pipeline.export.servable_folder import find_servable, load_servable, open_servable
+from lmworks.pipeline.export.servable_folder import find_servable, open_servable
 from lmworks.pipeline.export.text_lines import answer_lines, rows_of_lines
 from lmworks.pipeline.main import main
+from tests.pipeline.loaded import load_once
 
 KINDS = ("classifier", "masked", "causal")
 LINES = st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode), st.just(b"the [MASK] of \xff"),
@@ -35,10 +35,6 @@ def servables(tiny, language_runs):
         "masked": language_runs / "gaps/export/servable",
         "causal": language_runs / "stories/export/servable",
     }
-
-
-load_once = functools.cache(load_servable)
-"""Loading takes seconds, and what is loaded does not change."""
 
 
 @pytest.fixture(autouse=True)
@@ -124,13 +120,13 @@ def test_the_rest_of_stdin_is_answered_and_the_exit_code_says_it(servables, monk
     assert code == 1
     assert [line.get("label") for line in lines] == ["positive", None, "negative"]
     assert lines[1] == {"line": 2, "error": "is no UTF-8 text: byte 0xff at place 1"}
-    code, out, _ = predict(capsys, f"--servable={servables['masked']}", "--text=no mask", "--text=the [MASK]")
+    code, out, _ = predict(capsys, f"--servable={servables['masked']}", "--text=no mask", "--text=the [MASK] of [MASK]")
     assert code == 1
     assert json.loads(out.splitlines()[0]) == {
         "line": 1,
         "error": "a masked language model fills [MASK], and this text has none",
     }
-    assert len(json.loads(out.splitlines()[1])["masks"]) == 1
+    assert [len(mask) for mask in json.loads(out.splitlines()[1])["masks"]] == [5, 5]
     behind = "a " * 40 + "[MASK]"
     code, out, _ = predict(capsys, f"--servable={servables['masked']}", f"--text={behind}")
     assert "behind the tokens that the model sees" in json.loads(out)["error"]
@@ -193,7 +189,7 @@ def test_a_batch_may_be_empty(signatures):
     assert shapes["classifier", "serving_default", "label"] == [0]
     assert shapes["masked", "serving_default", "probability"] == [0, 0, 5]
     assert shapes["causal", "generate", "text"] == shapes["causal", "serving_default", "text"] == [0]
-    assert len(shapes) == 10
+    assert len(shapes) == 11
 
 
 def test_the_classes_stand_in_the_saved_model_and_beside_it(signatures, servables):
