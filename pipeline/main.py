@@ -36,7 +36,7 @@ INTERRUPTED = 130
 
 _STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 _TARGETS = ("kubeflow", "vertex")
-_PATHS = ("config", "output", "root", "servable")
+_PATHS = ("config", "input", "output", "root", "servable")
 """Flags whose `~` and `$VARIABLES` are expanded; a shell expands no `~` behind `=`."""
 
 
@@ -460,7 +460,9 @@ def _gc(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
 
 def _define_predict(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("servable", None, "A Servable's folder, or a SavedModel's.", flag_values=values)
+    flags.DEFINE_string(
+        "servable", None, "The folder of a servable, of its run, or of a SavedModel.", flag_values=values
+    )
     flags.DEFINE_multi_string(
         "text",
         [],
@@ -468,6 +470,26 @@ def _define_predict(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_multi_string("text_b", [], "The second text of a pair, as often as --text.", flag_values=values)
+    flags.DEFINE_string(
+        "input",
+        None,
+        "In place of texts: a table, by its suffix .csv, .tsv, .jsonl or .parquet; path or URL.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "With --input: the table to write, with all columns of the input and the answers; as the input, or .jsonl.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "text_column",
+        None,
+        "With --input: the column with the text; when not given the one of the training, or `text`.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("text_b_column", None, "With --input: that of the second text of a pair.", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "With --input: replace --output if it is there.", flag_values=values)
     flags.DEFINE_integer("tokens", 128, "Causal models: most new tokens.", flag_values=values)
     flags.DEFINE_float("temperature", 0.0, "Causal models: 0 takes the likeliest token.", flag_values=values)
     flags.DEFINE_integer("top_k", 0, "Causal models: only the k likeliest tokens; 0 for all.", flag_values=values)
@@ -487,13 +509,16 @@ def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _no_more(rest)
     if not values.servable:
         raise ConfigError("--servable=DIR is missing; a run's is at <root>/<run>/export/servable")
-    from lmworks.pipeline.export.predict import Wish, answer
+    if values.input is not None and not values.output:
+        raise ConfigError("--output=FILE is missing: the file that the answers of --input go into")
+    from lmworks.pipeline.export.continuation import Wish
+    from lmworks.pipeline.export.predict import Asked, Request, predict
 
-    sampling = (values.tokens, values.temperature, values.top_k, values.top_p, values.seed, tuple(values.stop))
-    terminal = sys.stdout.isatty()
-    for piece in answer(Path(values.servable), values.text, values.text_b, Wish(*sampling), terminal):
-        print(shown(piece, sys.maxsize, lines=True) if terminal else piece, end="", flush=True)
-    return DONE
+    columns = {key: values[f"{key}_column"].value for key in ("text", "text_b") if values[f"{key}_column"].value}
+    file = Request(values.input, Path(values.output), columns, values.overwrite) if values.input else None
+    wish = Wish(values.tokens, values.temperature, values.top_k, values.top_p, values.seed, tuple(values.stop))
+    present = [name for name in values if values[name].present]
+    return DONE if predict(Asked(values.servable, values.text, values.text_b, file, wish, present)) else FAILED
 
 
 def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
@@ -567,7 +592,7 @@ _COMMANDS: dict[str, _Command] = {
     "runs": (_define_runs, _runs, "list runs, or one run's stages: lmworks runs [NAME] [--follow] [--json]"),
     "board": (_define_board, _board, "TensorBoard over live and finished runs: lmworks board --root=runs"),
     "gc": (_define_gc, _gc, "remove from the store what no run links, after asking: lmworks gc --root=runs"),
-    "predict": (_define_predict, _predict, "labels for texts: lmworks predict --servable=DIR --text='…'"),
+    "predict": (_define_predict, _predict, "answers to texts: lmworks predict --servable=runs/tiny --text='…'"),
     "schema": (lambda values: None, _schema, "JSON schema of a config, for editors"),
     "completion": (
         lambda values: None,

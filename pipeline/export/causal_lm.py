@@ -14,6 +14,7 @@ from lmworks.models.chat_marks import Marks, head_length
 from lmworks.models.generation import Generator, Sampling, choose
 from lmworks.models.tokenizer import CausalPieces, open_causal_pieces
 from lmworks.pipeline.export.card import Described
+from lmworks.pipeline.export.empty_batches import compute_rows
 from lmworks.tfx.artifacts import Examples, Model, Sequences
 
 _DEFAULT_TOKENS = 64
@@ -89,19 +90,20 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         text = pieces.detokenize(found)
         return {"text": tf.strings.regex_replace(text, rf"(?s){re.escape(END)}.*", "") if stops else text}
 
+    def continued(text: tf.Tensor, tokens: tf.Tensor, how: Sampling) -> dict[str, tf.Tensor]:
+        return compute_rows(lambda texts: answers(generator.generate(prompts(texts), tokens, how)), text)
+
     @tf.function(input_signature=[text, tf.TensorSpec([], tf.int32, "tokens"), *sampling])
     def generate(
         text: tf.Tensor, tokens: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        return answers(generator.generate(prompts(text), tokens, Sampling(temperature, top_k, top_p, seed)))
+        return continued(text, tokens, Sampling(temperature, top_k, top_p, seed))
 
     @tf.function(input_signature=[text])
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        tokens = tf.constant(min(_DEFAULT_TOKENS, length - 1))
-        return answers(generator.generate(prompts(text), tokens, Sampling()))
+        return continued(text, tf.constant(min(_DEFAULT_TOKENS, length - 1)), Sampling())
 
-    @tf.function(input_signature=[text])
-    def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
+    def scored(text: tf.Tensor) -> dict[str, tf.Tensor]:
         ids = begun(marks.tokenize(text) if marks else pieces.tokenize(text))
         if not chat:
             ends = tf.RaggedTensor.from_tensor(tf.fill([ids.nrows(), 1], pieces.end_id))
@@ -113,6 +115,10 @@ def write(model: keras.Model, pieces: CausalPieces, length: int, folder: Path, c
         chosen, _ = causal_lm.scores(logits, dense[:, 1:])
         real = tf.range(tf.shape(chosen)[1])[None, :] < targets[:, None]
         return {"log_probabilities": tf.where(real, chosen, 0.0), "targets": targets}
+
+    @tf.function(input_signature=[text])
+    def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return compute_rows(scored, text)
 
     @tf.function(input_signature=[text])
     def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -11,6 +11,7 @@ from lmworks.models import text_classification
 from lmworks.models.compiled import tensor_specs
 from lmworks.models.tokenizer import Tokenizer, open_tokenizer
 from lmworks.pipeline.export.card import Described
+from lmworks.pipeline.export.empty_batches import compute_rows
 from lmworks.tfx.artifacts import Examples, Model, Sequences
 
 
@@ -29,7 +30,8 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
         labels=tuple(labels),
         properties={"labels": labels, "text_pair": pair},
         about=f"Text classification{' of pairs' if pair else ''} into {', '.join(f'`{label}`' for label in labels)}.",
-        use=f'served(text=tf.constant(["…"]){second})  # probabilities: float32 [batch, {len(labels)}], label: string [batch]',
+        use=f'served(text=tf.constant(["…"]){second})  # probabilities: float32 [batch, {len(labels)}], of classes: string '
+        f"[batch, {len(labels)}]; label: string [batch], the likeliest",
     )
 
 
@@ -39,7 +41,9 @@ def write(
     """Writes a SavedModel.
 
     Signatures:
-        serving_default: `text` (and `text_b`): string [batch] → `probabilities`: float32 [batch, classes], `label`: string [batch].
+        serving_default: `text` (and `text_b`): string [batch] → `probabilities`: float32 [batch, classes], `classes`: string
+            [batch, classes], whose they are, `label`: string [batch], the likeliest. In every row, as TensorFlow Serving's
+            Classify API has it: its REST API refuses outputs that have not a row for each text.
         tokens: `token_ids`, `segment_ids`: int32 [batch, length], `padding_mask`: bool [batch, length] → the same.
     """
     names = tf.constant(labels)
@@ -48,7 +52,11 @@ def write(
 
     def answer(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         probabilities = tf.nn.softmax(tf.cast(classifier(inputs, training=False), tf.float32))
-        return {"probabilities": probabilities, "label": tf.gather(names, tf.argmax(probabilities, axis=1))}
+        return {
+            "probabilities": probabilities,
+            "classes": tf.tile(names[None, :], [tf.shape(probabilities)[0], 1]),
+            "label": tf.gather(names, tf.argmax(probabilities, axis=1)),
+        }
 
     def from_text(text: tf.Tensor, text_b: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         return answer(tokenizer.to_model_inputs(*tokenizer.pack(text, text_b, sequence_length=sequence_length)))
@@ -59,7 +67,7 @@ def write(
 
     @tf.function(input_signature=list(strings.values()))
     def serving_default(text: tf.Tensor, text_b: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        return from_text(text, text_b)
+        return compute_rows(from_text, *((text, text_b) if pair else (text,)))
 
     @tf.function(input_signature=list(tensor_specs(text_classification.input_specs()).values()))
     def tokens(token_ids: tf.Tensor, segment_ids: tf.Tensor, padding_mask: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -12,6 +12,7 @@ from lmworks.models.causal_lm import scores
 from lmworks.models.tokenizer import open_wordpiece
 from lmworks.models.wordpiece import WordPiece
 from lmworks.pipeline.export.card import Described
+from lmworks.pipeline.export.empty_batches import compute_rows
 from lmworks.tfx.artifacts import Examples, Model, Sequences
 
 _LIKELIEST = 5
@@ -61,8 +62,7 @@ def write(model: keras.Model, pieces: WordPiece, length: int, folder: Path) -> N
         # Every part but the first stands behind a mask.
         return tf.concat([cls, joined[:, 1 : length - 1], sep], axis=1)
 
-    @tf.function(input_signature=[text])
-    def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
+    def likeliest(text: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = with_masks(text)
         dense = rows.to_tensor(pieces.pad_id)
         places = tf.broadcast_to(tf.range(tf.shape(dense)[1])[None, :], tf.shape(dense))
@@ -79,6 +79,10 @@ def write(model: keras.Model, pieces: WordPiece, length: int, folder: Path) -> N
             "token": tf.where(real[..., None], tf.gather(names, found.indices), ""),
             "probability": tf.where(real[..., None], found.values, 0.0),
         }
+
+    @tf.function(input_signature=[text])
+    def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return compute_rows(likeliest, text)
 
     @tf.function(input_signature=[ids, ids, tf.TensorSpec([None, None], tf.bool), ids, ids])
     def tokens(

@@ -1,207 +1,203 @@
-"""Answers of a servable: one JSON line per text, or generated text as it comes."""
+"""The command `predict`: what a servable answers to texts, to lines of stdin, or to the rows of a file."""
 
 from __future__ import annotations
 
 import codecs
-import importlib
-import itertools
+import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from lmworks.configs.errors import UserError
+from lmworks.configs.errors import ConfigError, UserError
+from lmworks.configs.shown import shown
+from lmworks.pipeline.export.answers import Answering, Continuer, GraphError, Refusal, Texts, answering, task_of
+from lmworks.pipeline.export.continuation import Wish
+from lmworks.pipeline.export.servable_folder import ServableFolder, find_servable, load_servable
+from lmworks.pipeline.export.text_files import ERROR, Count, Request, answer_file, check_request
+from lmworks.pipeline.export.text_lines import answer_lines, rows_of_flags, rows_of_lines
 
-_BATCH = 64
-_SHOWN = 40
-"""Characters of a text that a message names it by."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How a causal language model is to continue a text."""
-
-    tokens: int = 128
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses numbers that mean nothing.
-
-        Raises:
-            UserError: naming the flag.
-        """
-        checks = {
-            "--tokens must be at least 1": self.tokens >= 1,
-            "--temperature must not be negative; 0 takes the likeliest token": self.temperature >= 0,
-            "--top_k must not be negative; 0 is all tokens": self.top_k >= 0,
-            "--top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "--stop must not be empty": all(self.stop),
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise UserError(message)
+SAMPLING = ("tokens", "temperature", "top_k", "top_p", "seed", "stop")
+"""Flags that say how a causal language model continues."""
+_TASKS = {
+    "text_classification": "a text classifier",
+    "masked_lm": "a masked language model",
+    "causal_lm": "a causal language model",
+}
 
 
-def open_saved_model(folder: Path) -> Any:
-    """A SavedModel that takes strings."""
-    import tensorflow as tf
+class Asked(NamedTuple):
+    """What the command line says."""
 
-    importlib.import_module("tensorflow_text")  # registers the graph's ops
-    return tf.saved_model.load(str(folder))
-
-
-def open_servable(servable: Path) -> Any:
-    """The SavedModel of a Servable, or of its own folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = servable / "saved_model" if (servable / "saved_model").is_dir() else servable
-    if not (folder / "saved_model.pb").exists():
-        raise UserError(f"{servable}: holds no SavedModel; a run's servable is at <root>/<run>/export/servable")
-    return open_saved_model(folder)
+    servable: str
+    texts: Sequence[str] = ()
+    texts_b: Sequence[str] = ()
+    file: Request | None = None
+    wish: Wish = Wish()
+    present: Collection[str] = ()
+    """Flags that were written, whatever their values."""
 
 
-def answer(servable: Path, texts: Sequence[str], texts_b: Sequence[str], wish: Wish, terminal: bool) -> Iterator[str]:
-    """Yields what is to be printed: JSON objects, one per text and line, or at a terminal generated text piece by piece.
+class Predictor:
+    """A servable and what is asked of it; what does not fit it is refused as early as it is known.
 
     Args:
-        servable: a Servable or a SavedModel.
-        texts: to classify, fill or continue; lines of stdin when empty (a pair there is two columns with a tab between).
-        texts_b: the second texts of pairs.
-        wish: how to continue a text.
-        terminal: whether a person reads.
+        asked: what the command line says.
 
     Raises:
-        UserError: no servable, or texts that do not fit it.
+        ConfigError: flags that do not fit each other, or the servable.
+        UserError: there is no servable.
     """
-    if texts_b and len(texts_b) != len(texts):
-        raise UserError(f"--text_b is given {len(texts_b)} times and --text {len(texts)} times; they go in pairs")
-    served = open_servable(servable).signatures
-    pair = "text_b" in served["serving_default"].structured_input_signature[1]
-    if texts and pair != bool(texts_b):
-        raise UserError(
-            f"{servable}: {'takes pairs: give --text_b too' if pair else 'takes one text: --text_b is too much'}"
-        )
-    rows = (
-        _lines(sys.stdin, pair)
-        if not texts
-        else zip(texts, texts_b, strict=True)
-        if pair
-        else ((one,) for one in texts)
-    )
-    # A person at a terminal wants each answer at once.
-    size = 1 if not texts and sys.stdin.isatty() else _BATCH
-    if "generate" in served:
-        for (text,) in rows:
-            pieces = continue_text(served, text, wish)
-            if terminal:
-                yield text
-                yield from pieces
-                yield "\n"
-            else:
-                yield json.dumps({"text": text, "continuation": "".join(pieces)}, ensure_ascii=False) + "\n"
-        return
-    told = _masked if "tokenize" in served else _classified
-    while batch := list(itertools.islice(rows, size)):
-        for line in told(served["serving_default"], batch):
-            yield json.dumps(line, ensure_ascii=False) + "\n"
 
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        _check_flags(asked)
+        if asked.file:
+            check_request(asked.file)
+        self._folder: ServableFolder = find_servable(asked.servable)
+        self._model: Answering | None = None
+        if self._folder.task is not None:
+            self._check_fit(self._folder.task, bool(self._folder.is_pair))
 
-def _classified(served: Any, batch: list[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
-    import tensorflow as tf
-
-    columns = dict(zip(("text", "text_b"), map(list, zip(*batch, strict=True)), strict=False))
-    found = served(**{name: tf.constant(column) for name, column in columns.items()})
-    probabilities, labels = found["probabilities"].numpy(), found["label"].numpy()
-    for row, scores, label in zip(batch, probabilities, labels, strict=True):
-        told = dict(zip(("text", "text_b"), row, strict=False))
-        yield {**told, "label": label.decode(), "probabilities": [round(float(score), 6) for score in scores]}
-
-
-def _masked(served: Any, batch: list[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
-    import tensorflow as tf
-
-    texts = [text for (text,) in batch]
-    if without := next((text for text in texts if "[MASK]" not in text), None):
-        raise UserError(f"a masked language model fills [MASK], and this text has none: {without[:80]!r}")
-    found = served(text=tf.constant(texts))
-    for text, tokens, chances in zip(texts, found["token"].numpy(), found["probability"].numpy(), strict=True):
-        masks = [
-            [
-                {"token": token.decode(), "probability": round(float(chance), 6)}
-                for token, chance in zip(*one, strict=True)
-            ]
-            for one in zip(tokens, chances, strict=True)
-            if one[0][0]
-        ]
-        yield {"text": text, "masks": masks}
-
-
-def continue_text(served: Any, text: str, wish: Wish) -> Iterator[str]:
-    """Yields a continuation piece by piece, until end-of-text, a stop string (left out) or enough tokens."""
-    import tensorflow as tf
-
-    sampling = {
-        "temperature": tf.constant(wish.temperature, tf.float32),
-        "top_k": tf.constant(wish.top_k),
-        "top_p": tf.constant(wish.top_p, tf.float32),
-        "seed": tf.constant(wish.seed),
-    }
-    found = served["begin"](text=tf.constant([text]), tokens=tf.constant(wish.tokens), **sampling)
-    read = int(found["index"])
-    most = int(found["cache"].shape[3]) - read
-    if "cut" in found and (cut := int(found["cut"][0])):
-        _say(text, f"{cut} of its tokens were cut, behind those that begin it, and {read} read, so that {most} new fit")
-    ends = [*wish.stop, *(stop.decode() for stop in found["stop"].numpy())]
-    # A token may end inside a character, and a stop string inside a token: what may still change is held back.
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    held = ""
-    for count in itertools.count(1):
-        if bool(found["ended"][0]):
-            break
-        held += decode(found["bytes"].numpy()[0])
-        stops = [place for place in (held.find(stop) for stop in ends) if place >= 0]
-        if stops:
-            yield held[: min(stops)]
-            return
-        safe = len(held) - max((_overlap(held, stop) for stop in ends), default=0)
-        if safe:
-            yield held[:safe]
-            held = held[safe:]
-        if count >= most:
-            if count < wish.tokens:
-                _say(
-                    text,
-                    f"ends after {count} of {wish.tokens} new tokens: no more fit behind the {read} that were read",
+    def model(self) -> Answering:
+        """Loads the servable, which takes seconds."""
+        if self._model is None:
+            signatures = load_servable(self._folder.path).signatures
+            serving_default = signatures.get("serving_default")
+            if serving_default is None or "text" not in serving_default.structured_input_signature[1]:
+                raise UserError(
+                    f"{self._folder.path}: its signature serving_default takes no text: it is no servable of lmworks"
                 )
-            break
-        state = {name: found[name] for name in ("token", "cache", "index")}
-        found = served["step"](**state, **sampling)
-    if rest := held + decode(b"", True):
-        yield rest
+            self._model = answering(signatures, self._folder.labels, self._asked.wish)
+            self._check_fit(task_of(signatures), self._model.is_pair)
+        return self._model
+
+    def answer_file(self) -> Count:
+        """Answers the rows of the file that was named."""
+        request = self._asked.file
+        assert request is not None
+        is_pair = self._folder.is_pair
+        keys = ("text", "text_b") if (self.model().is_pair if is_pair is None else is_pair) else ("text",)
+        preferred = {}
+        for key in keys:
+            known = self._folder.column(key)
+            preferred[key] = (
+                [request.columns[key]] if key in request.columns else list(dict.fromkeys([known or key, key]))
+            )
+        return answer_file(request, preferred, self.model)
+
+    def answer_lines(self) -> Iterator[dict[str, Any]]:
+        """Answers the texts, or the lines of stdin: what is to be printed, one object a line."""
+        return answer_lines(self.model(), self._rows(), at_once=not self._asked.texts and sys.stdin.isatty())
+
+    def continue_lines(self) -> Iterator[str | Refusal]:
+        """Continues the texts, or the lines of stdin, piece by piece, or says why not, for a person who reads as it comes."""
+        model = self.model()
+        assert isinstance(model, Continuer)
+        for row in self._rows():
+            if isinstance(row, Refusal):
+                yield row
+                continue
+            yield row[0]
+            try:
+                yield from model.pieces(row[0])
+            except GraphError as error:
+                yield Refusal(str(error))
+            yield "\n"
+
+    def _rows(self) -> Iterator[Texts | Refusal]:
+        if self._asked.texts:
+            return rows_of_flags(self._asked.texts, self._asked.texts_b)
+        if sys.stdin.isatty():
+            end = "a text a line" if not self.model().is_pair else "two texts with a tab between a line"
+            print(f"predict: {end}; Ctrl-D ends", file=sys.stderr, flush=True)
+        return rows_of_lines(sys.stdin.buffer, self.model().is_pair)
+
+    def _check_fit(self, task: str, is_pair: bool) -> None:
+        kind = _TASKS.get(task, task)
+        where = self._asked.servable
+        if task != "causal_lm" and (flags := [name for name in SAMPLING if name in self._asked.present]):
+            raise ConfigError(f"--{flags[0]} is for causal language models, and {where} is {kind}; leave it out")
+        second = [name for name in ("text_b", "text_b_column") if name in self._asked.present]
+        if second and not is_pair:
+            raise ConfigError(f"--{second[0]} is the second text of a pair, and {where} takes one text; leave it out")
+        if is_pair and self._asked.texts and not self._asked.texts_b:
+            raise ConfigError(f"{where} takes pairs: give --text_b too")
+        file = self._asked.file
+        if task == "causal_lm" and file and file.output.suffix.lower() in (".tsv", ".tab"):
+            raise ConfigError(
+                f"--output={file.output}: tsv has no quotes, and a continuation has line ends; write .jsonl"
+            )
 
 
-def _say(text: str, what: str) -> None:
-    beginning = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    print(f"predict: {beginning!r}: {what}", file=sys.stderr, flush=True)
+def _check_flags(asked: Asked) -> None:
+    """Refuses flags that do not go together."""
+    if asked.texts_b and len(asked.texts_b) != len(asked.texts):
+        times = f"--text_b is given {len(asked.texts_b)} times and --text {len(asked.texts)} times"
+        raise ConfigError(f"{times}; they go in pairs")
+    if asked.file and asked.texts:
+        raise ConfigError("--text and --input do not go together: texts come from one of them")
+    alone = [name for name in ("output", "text_column", "text_b_column", "overwrite") if name in asked.present]
+    if alone and not asked.file:
+        raise ConfigError(f"--{alone[0]} belongs to --input=FILE, which is missing")
+    if not asked.file and not asked.texts and sys.stdin is None:
+        raise ConfigError("stdin is closed; give --text=… or --input=FILE")
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of a text with which a stop string begins."""
-    return next((size for size in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:size])), 0)
+def predict(asked: Asked) -> bool:
+    """Prints what a servable answers, or writes it into a file.
+
+    Args:
+        asked: what the command line says.
+
+    Returns:
+        Whether every row has an answer.
+
+    Raises:
+        ConfigError: flags that do not fit each other, or the servable.
+        UserError: no servable, or a file that cannot be read.
+    """
+    try:
+        predictor = Predictor(asked)
+        if asked.file:
+            return _say(asked.file, predictor.answer_file())
+        is_terminal = sys.stdout.isatty()
+        if is_terminal and isinstance(predictor.model(), Continuer):
+            return _print_pieces(predictor.continue_lines())
+        return _print_lines(predictor.answer_lines(), is_terminal)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command begins anew") from None
 
 
-def _lines(source: Iterable[str], pair: bool) -> Iterator[tuple[str, ...]]:
-    for number, line in enumerate(source, 1):
-        text = line.rstrip("\n")
-        parts = tuple(text.split("\t")) if pair else (text,)
-        if pair and len(parts) != 2:
-            raise UserError(f"stdin:{number}: a pair is two texts with one tab between")
-        yield parts
+def _print_pieces(pieces: Iterator[str | Refusal]) -> bool:
+    complete = True
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what the terminal's encoding lacks
+    for piece in pieces:
+        complete &= isinstance(piece, str)
+        print(f"[{piece.reason}]\n" if isinstance(piece, Refusal) else _for_terminal(piece), end="", flush=True)
+    return complete
+
+
+def _print_lines(lines: Iterator[dict[str, Any]], is_terminal: bool) -> bool:
+    complete = True
+    # JSON says what the output's encoding lacks by escapes.
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    for line in lines:
+        complete &= "error" not in line
+        text = json.dumps(line, ensure_ascii=not is_utf8)
+        print(_for_terminal(text) if is_terminal else text, flush=True)
+    return complete
+
+
+def _for_terminal(text: str) -> str:
+    """A text, however long, without what commands a terminal: the model may be somebody else's."""
+    return shown(text, sys.maxsize, lines=True)
+
+
+def _say(file: Request, count: Count) -> bool:
+    print(file.output)
+    if count.errors:
+        share = f"{count.errors:,} of {count.rows:,} rows have no answer (column {ERROR})"
+        print(f"predict: {share}; the first: {shown(count.first_error)}", file=sys.stderr, flush=True)
+    return not count.errors

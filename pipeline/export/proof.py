@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from lmworks.models.chat import render
 from lmworks.models.tokenizer import open_causal_pieces, open_wordpiece
-from lmworks.pipeline.export.predict import open_saved_model
+from lmworks.pipeline.export.servable_folder import open_saved_model
 from lmworks.pipeline.masking import MaskedRows
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.pipeline.preprocess.documents import pieces_of

@@ -12,11 +12,10 @@ from lmworks.configs.schema import ExportStage
 from lmworks.models import huggingface
 from lmworks.pipeline.export.card import Described, model_card
 from lmworks.pipeline.export.saved_model_fingerprint import derive_uuid
+from lmworks.pipeline.export.servable_folder import SAVED_MODEL
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
 from lmworks.tfx.progress import descriptors, doing
-
-SAVED_MODEL = "saved_model"
 
 
 def write_servable(
@@ -27,7 +26,7 @@ def write_servable(
     evaluation: Evaluation,
     servable: Servable,
 ) -> None:
-    """Exports, proves, and writes the model card."""
+    """Exports, proves, and writes the model card, and of a classifier `labels.json`: its classes in their order."""
     folder = servable.path / SAVED_MODEL
     doing("writing the SavedModel")
     described = saver_of(config)(examples, sequences, model, folder)
@@ -40,8 +39,11 @@ def write_servable(
     proof = prove(config.task, folder, examples, sequences, evaluation)
     card = model_card(config, described, model, evaluation, proof)
     (servable.path / "README.md").write_text(card, encoding="utf-8")
+    if described.labels:
+        (servable.path / "labels.json").write_text(json.dumps(described.labels, ensure_ascii=False), encoding="utf-8")
     servable.properties |= {
         **described.properties,
+        "columns": {key: name for key in ("text", "text_b") if (name := examples.properties[key])},
         "task": config.task,
         "rows_proved": proof["rows"],
         "largest_difference": proof["largest_difference"],

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from lmworks.configs.errors import UserError
-from lmworks.pipeline.ingest.rows import FileColumns, Row
+from lmworks.pipeline.ingest.rows import Columns, Row
 
 _CHUNK = 1 << 16
 _LONGEST = 1 << 28
@@ -20,7 +20,7 @@ _MARGIN = 16
 _BLANK = " \t\n\r"
 
 
-def read_json(file: str, text: IO[str], encoding: str, columns: FileColumns) -> Iterator[Row]:
+def read_json(file: str, text: IO[str], encoding: str, columns: Columns) -> Iterator[Row]:
     """The rows of a JSON file; values keep their types.
 
     Args:

@@ -35,11 +35,11 @@ def read_parquet(file: str, stream: IO[bytes], columns: FileColumns) -> Iterator
         names = columns.of_file(written)
         named = [place for place, name in enumerate(written) if name in columns.python]
         rest = [place for place in range(len(names)) if place not in named]
-        for batch in table.iter_batches(_rows_at_once(table)):
-            kept = [_known(batch.column(place)) for place in rest]
+        for batch in table.iter_batches(rows_at_once(table)):
+            kept = [takeable(batch.column(place)) for place in rest]
             block = pa.RecordBatch.from_arrays(kept, names=[names[place] for place in rest]) if rest else None
             damaged = _damaged(block) if block else set()
-            cells = [_python(batch.column(place)) for place in named]
+            cells = [python_cells(batch.column(place)) for place in named]
             texts = [names[place] for place in named]
             for place in range(len(batch)):
                 number += 1
@@ -54,15 +54,15 @@ def read_parquet(file: str, stream: IO[bytes], columns: FileColumns) -> Iterator
         raise UserError(f"{file}: is no Parquet file that can be read ({error})") from error
 
 
-def _rows_at_once(table: pq.ParquetFile) -> int:
-    """Rows of a batch, fewer where they are long."""
+def rows_at_once(table: pq.ParquetFile) -> int:
+    """Counts the rows of a batch, fewer where they are long."""
     metadata = table.metadata
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return max(1, min(_BATCH, _BATCH_BYTES * max(1, metadata.num_rows) // max(1, size)))
 
 
-def _python(column: pa.Array) -> list[Any]:
-    """Cells of a column that becomes text; a byte that is no text becomes a lone surrogate."""
+def python_cells(column: pa.Array) -> list[Any]:
+    """Reads the cells of a column that becomes text; a byte that is no text becomes a lone surrogate."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not (is_text(column.type) or is_bytes(column.type)):
@@ -72,8 +72,8 @@ def _python(column: pa.Array) -> list[Any]:
     return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells]
 
 
-def _known(column: pa.Array) -> pa.Array:
-    """The column in a type that Arrow can take rows of."""
+def takeable(column: pa.Array) -> pa.Array:
+    """Casts a column to a type that Arrow can take rows of, and write."""
     views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
     return column.cast(views[column.type]) if column.type in views else column
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import READ_BY, Format, IngestStage, Source
@@ -15,7 +15,7 @@ from lmworks.pipeline.ingest.rows import FileColumns, Row
 from lmworks.pipeline.ingest.separated import Dialect, read_separated
 from lmworks.pipeline.ingest.streams import DAMAGED, PARQUET, ForeignContentError, open_content, uncompressed_name
 
-_FORMATS: dict[str, Format] = {
+FORMATS: dict[str, Format] = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "json", "parquet": "parquet",
     "txt": "text",
 }  # fmt: skip
@@ -36,32 +36,47 @@ def read_rows(config: IngestStage, source: Source, key: str, notices: dict[str, 
         UserError: a file cannot be read, or lacks a column; names file, key and fix.
     """
     for file in files_of(source, key, notices):
-        try:
-            yield from _rows_of(file, config, source, key, notices)
-        except UserError as error:
-            if hint := document_hint(config, source, key):
-                raise UserError(f"{error}; {hint}") from error
-            raise
-        except ForeignContentError as error:
-            raise UserError(f"{key}: {file.path}: is {error}") from error
-        except DAMAGED as error:
-            raise UserError(f"{key}: {file.path}: {_DAMAGE.format(error or type(error).__name__)}") from error
-        except UnicodeError as error:  # of encodings that cannot go on after a wrong byte, such as utf-16
-            encoding = config.option(source, "encoding")
-            raise UserError(
-                f"{key}: {file.path}: is no {encoding} text ({error}); set the right ingest.encoding"
-            ) from error
-        except LookupError as error:
-            raise UserError(f"{key}: {file.path}: {error}") from error
-        except FileNotFoundError as error:
-            raise UserError(f"{key}: {file.path}: no such file") from error
-        except OSError as error:
-            raise UserError(f"{key}: {file.path}: cannot be read: {error.strerror or error}") from error
-        except Exception as error:
-            if "://" not in file.location:
+        encoding = config.option(source, "encoding")
+        with name_faults(key, file.path, f"is no {encoding} text; set the right ingest.encoding"):
+            try:
+                yield from _rows_of(file, config, source, key, notices)
+            except UserError as error:
+                if hint := document_hint(config, source, key):
+                    raise UserError(f"{error}; {hint}") from error
                 raise
-            # Stores have errors of their own, such as aiohttp's for a connection that ends too early.
-            raise UserError(f"{key}: {file.path}: cannot be read: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def name_faults(key: str, path: str, no_text: str) -> Iterator[None]:
+    """Names the file that cannot be read.
+
+    Args:
+        key: of the config, or flag, that names it.
+        path: path or URL.
+        no_text: what is wrong if its bytes are no text of the encoding, and the fix.
+
+    Raises:
+        UserError: reading within it failed for a reason of the file's.
+    """
+    try:
+        yield
+    except ForeignContentError as error:
+        raise UserError(f"{key}: {path}: is {error}") from error
+    except DAMAGED as error:
+        raise UserError(f"{key}: {path}: {_DAMAGE.format(error or type(error).__name__)}") from error
+    except UnicodeError as error:  # of encodings that cannot go on after a wrong byte, such as utf-16
+        raise UserError(f"{key}: {path}: {no_text} ({error})") from error
+    except LookupError as error:
+        raise UserError(f"{key}: {path}: {error}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{key}: {path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{key}: {path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        if "://" not in path:
+            raise
+        # Stores have errors of their own, such as aiohttp's for a connection that ends too early.
+        raise UserError(f"{key}: {path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _rows_of(file: File, config: IngestStage, source: Source, key: str, notices: dict[str, str]) -> Iterator[Row]:
@@ -153,8 +168,8 @@ def _format(file: File, name: str, config: IngestStage, source: Source, key: str
     if configured:
         return configured
     extension = uncompressed_name(name).lower().rpartition(".")[2]
-    if extension in _FORMATS:
-        return _FORMATS[extension]
+    if extension in FORMATS:
+        return FORMATS[extension]
     if source.files:
         return "text"
     raise UserError(

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import IngestStage, Source
@@ -41,6 +41,28 @@ class Row(NamedTuple):
     """parquet: the columns that no stage reads as text, of this row and its neighbours, with their types."""
     place: int = 0
     """Of the row in its block."""
+
+
+class Columns(Protocol):
+    """What readers of text formats ask of a file's columns; `FileColumns` says what each answer is."""
+
+    def of_file(self, names: Sequence[str]) -> list[str]:
+        """Names under which a table's columns are kept."""
+
+    def of_object(self, names: tuple[str, ...], number: int) -> tuple[list[str], str]:
+        """Names under which the values of one JSON object are kept, and why it cannot be a row."""
+
+    def row(self, number: int, names: Sequence[str], values: Sequence[Any], encoding: str) -> Row:
+        """The row, or its refusal."""
+
+    def refused(self, number: int, reason: str) -> Row:
+        """A row that cannot be read."""
+
+    def delimiter_hint(self, names: Sequence[str]) -> str:
+        """Proposes another delimiter."""
+
+    def notice(self, message: str) -> None:
+        """Points out what is no error."""
 
 
 class FileColumns:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lmworks.configs.errors import UserError
-from lmworks.pipeline.ingest.rows import FileColumns, Row
+from lmworks.pipeline.ingest.rows import Columns, Row
 
 _HEADER_AGAIN = "the header stands again"
 _HEADER_THERE = "the names of the columns, though the source has header false"
@@ -27,7 +27,7 @@ class Dialect(NamedTuple):
     """Names instead of the header's."""
 
 
-def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, columns: FileColumns) -> Iterator[Row]:
+def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, columns: Columns) -> Iterator[Row]:
     """The rows of a csv or tsv file; all cells are strings.
 
     Args:
@@ -67,7 +67,7 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
         )
 
 
-def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: FileColumns) -> Iterator[tuple[int, list[str]]]:
+def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: Columns) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)
     first = text.readline()
     rows = csv.reader(itertools.chain([first], text), strict=True, delimiter=delimiter)

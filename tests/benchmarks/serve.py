@@ -51,7 +51,7 @@ def main() -> None:
 def _saved_model(run: Path):
     import tensorflow as tf
 
-    from lmworks.pipeline.export.predict import open_servable
+    from lmworks.pipeline.export.servable_folder import open_servable
 
     served = open_servable(run / "export/servable")
     answer = served.signatures["serving_default"]

@@ -12,7 +12,7 @@ from lmworks.models.bytepair import BytePair
 from lmworks.models.chat import BEGIN, END, parts_of, render
 from lmworks.models.chat_marks import Marks
 from lmworks.pipeline.export import causal_lm as export
-from lmworks.pipeline.export.predict import Wish, continue_text
+from lmworks.pipeline.export.continuation import Wish, continue_text
 from tests.models.test_splitting import KINDS, checkpoint
 from tests.tiny_decoders import backbone
 

@@ -15,7 +15,7 @@ from lmworks.models.generation import Completer, Generator, Sampling
 from lmworks.pipeline.evaluate.gate import gate
 from lmworks.pipeline.evaluate.language_report import Generation, write_language_report
 from lmworks.pipeline.export import causal_lm as export
-from lmworks.pipeline.export.predict import Wish, continue_text
+from lmworks.pipeline.export.continuation import Wish, continue_text
 from tests.models.test_splitting import KINDS, checkpoint
 from tests.tiny_decoders import backbone
 

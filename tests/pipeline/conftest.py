@@ -1,4 +1,4 @@
-"""KFP's own local engine, with the command of each container as a process of this machine; and Google Cloud on loopback."""
+"""KFP's own local engine, with the command of each container as a process of this machine; Google Cloud on loopback; runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmworks.tfx import cluster
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, lmworks
 from tests.pipeline.servers import GoogleServer
 
 
@@ -97,3 +97,34 @@ def google(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     yield made
     made.stop()
+
+
+CAUSAL = """
+name: stories
+task: causal_lm
+ingest: {train: %s}
+preprocess: {sequence_length: 32, tokenizer: {train: {kind: bpe, vocabulary_size: 300}}}
+model: {architecture: gpt2, layers: 2, heads: 2, hidden_dim: 32, intermediate_dim: 64, dropout: 0.0}
+train: {epochs: 4, batch_size: 8, learning_rate: 0.01, accumulate: 2, evaluate_every: 10}
+evaluate: {slices: [kind], thresholds: {perplexity: {max: 200}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def language_runs(tmp_path_factory) -> Path:
+    """The root of two runs through all five stages: `stories` of a causal language model, and `gaps` of a masked one."""
+    from tests.pipeline.corpora import story  # imports TensorFlow
+
+    folder = tmp_path_factory.mktemp("language")
+    rows = ({"text": story(number), "kind": "ab"[number % 2], "id": 7000 + number} for number in range(200))
+    (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = CAUSAL % (folder / "stories.jsonl")
+    (folder / "causal.yaml").write_text(config)
+    config = config.replace("causal_lm", "masked_lm").replace("gpt2", "bert").replace("kind: bpe", "kind: wordpiece")
+    config = config.replace("vocabulary_size: 300", "vocabulary_size: 90").replace("name: stories", "name: gaps")
+    config = config.replace("evaluate: {", "evaluate: {mask_ratio: 0.25, ")
+    (folder / "masked.yaml").write_text(config)
+    for name in ("causal", "masked"):
+        done = lmworks("run", f"--config={folder}/{name}.yaml", f"--root={folder}/runs")
+        assert done.returncode == 0, done.stderr
+    return folder / "runs"

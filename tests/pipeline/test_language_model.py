@@ -22,7 +22,8 @@ from lmworks.models.preset import check_positions
 from lmworks.models.tokenizer import open_pieces
 from lmworks.pipeline.evaluate.language import _slices, memorised_share
 from lmworks.pipeline.evaluate.language_metrics import Sums, figures, masked_rows
-from lmworks.pipeline.export.predict import Wish, answer, continue_text, open_servable
+from lmworks.pipeline.export.continuation import Wish, continue_text
+from lmworks.pipeline.export.servable_folder import find_servable
 from lmworks.pipeline.masking import MaskedPrediction, MaskedRows
 from lmworks.pipeline.packing import DocumentTable, Packing
 from lmworks.pipeline.preprocess import documents
@@ -33,6 +34,7 @@ from lmworks.pipeline.train.tensorflow_engine import TensorFlowEngine
 from lmworks.pipeline.windows import _stream, windows_of
 from tests.conftest import lmworks
 from tests.pipeline.corpora import corpus, story
+from tests.pipeline.loaded import load_once
 from tests.tiny_decoders import read_of
 
 SIZES = {"layers": 2, "heads": 2, "hidden_dim": 16, "intermediate_dim": 32, "dropout": 0.0}
@@ -460,33 +462,9 @@ def test_more_tokens_than_positions(causal):
         check_positions(model.backbone, 64)
 
 
-CAUSAL = """
-name: stories
-task: causal_lm
-ingest: {train: %s}
-preprocess: {sequence_length: 32, tokenizer: {train: {kind: bpe, vocabulary_size: 300}}}
-model: {architecture: gpt2, layers: 2, heads: 2, hidden_dim: 32, intermediate_dim: 64, dropout: 0.0}
-train: {epochs: 4, batch_size: 8, learning_rate: 0.01, accumulate: 2, evaluate_every: 10}
-evaluate: {slices: [kind], thresholds: {perplexity: {max: 200}}}
-"""
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Both kinds of model through all five stages."""
-    folder = tmp_path_factory.mktemp("language")
-    rows = ({"text": story(number), "kind": "ab"[number % 2], "id": 7000 + number} for number in range(200))
-    (folder / "stories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = CAUSAL % (folder / "stories.jsonl")
-    (folder / "causal.yaml").write_text(config)
-    config = config.replace("causal_lm", "masked_lm").replace("gpt2", "bert").replace("kind: bpe", "kind: wordpiece")
-    config = config.replace("vocabulary_size: 300", "vocabulary_size: 90").replace("name: stories", "name: gaps")
-    config = config.replace("evaluate: {", "evaluate: {mask_ratio: 0.25, ")
-    (folder / "masked.yaml").write_text(config)
-    for name in ("causal", "masked"):
-        done = lmworks("run", f"--config={folder}/{name}.yaml", f"--root={folder}/runs")
-        assert done.returncode == 0, done.stderr
-    return folder / "runs"
+def runs(language_runs):
+    return language_runs
 
 
 def test_both_kinds_run_from_text_to_a_proved_servable(runs):
@@ -524,26 +502,17 @@ def test_the_model_opens_with_kerashub_alone(runs):
     assert masked.count_params() > 1000
 
 
-def test_predict_continues_and_fills(runs):
+def test_predict_continues(runs):
     servable = runs / "stories/export/servable"
     done = lmworks("predict", f"--servable={servable}", "--text=The end of", "--tokens=12")
     told = json.loads(done.stdout)
     assert told["text"] == "The end of"
     assert told["continuation"]
-    done = lmworks(
-        "predict", f"--servable={runs / 'gaps/export/servable'}", stdin="the [MASK] of [MASK] story\nfox [MASK]\n"
-    )
-    first, second = map(json.loads, done.stdout.splitlines())
-    assert [len(first["masks"]), len(second["masks"])] == [2, 1]
-    assert len(first["masks"][0]) == 5
-    done = lmworks("predict", f"--servable={runs / 'gaps/export/servable'}", "--text=no mask here")
-    assert done.returncode != 0
-    assert "fills [MASK], and this text has none" in done.stderr
 
 
 @pytest.fixture(scope="module")
 def served(runs):
-    return open_servable(runs / "stories/export/servable").signatures
+    return load_once(find_servable(str(runs / "stories/export/servable")).path).signatures
 
 
 def test_streaming_gives_what_generate_gives(served):
@@ -598,11 +567,6 @@ def test_a_stride_that_would_skip_tokens_is_refused(runs, tmp_path):
     done = lmworks("run", f"--config={tmp_path}/c.yaml", f"--root={runs}", "--run=skip", "--set=evaluate.stride=33")
     assert done.returncode == 1
     assert "evaluate.stride: 33 is above preprocess.sequence_length 32" in done.stderr
-
-
-def test_no_such_servable(tmp_path):
-    with pytest.raises(UserError, match="holds no SavedModel"):
-        next(answer(tmp_path, ["x"], [], Wish(), False))
     assert EvaluateStage(task="causal_lm").stride is None
 
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from lmworks.models.tokenizer import open_causal_pieces, open_tokenizer
 from lmworks.models.wordpiece import train_wordpiece
-from lmworks.pipeline.export.predict import Wish, continue_text, open_servable
+from lmworks.pipeline.export.continuation import Wish, continue_text
+from lmworks.pipeline.export.servable_folder import open_servable
 from lmworks.pipeline.packing import DocumentTable
 from lmworks.tfx.artifacts import Sequences, read
 from tests.bert_reference import logits, write_bert
