@@ -42,7 +42,7 @@ class _Member(NamedTuple):
     """`directory`, `file`, or what it is instead."""
     size: int
     """Bytes that the archive says the file has."""
-    open: Callable[[], IO[bytes] | None]
+    stream: Callable[[], IO[bytes] | None]
     """Opens the content of a file."""
 
 
@@ -76,7 +76,7 @@ def unpack(archive: Path, target: Path) -> None:
                 path.mkdir(parents=True, exist_ok=True)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            source = member.open()
+            source = member.stream()
             assert source is not None
             with source, path.open("xb") as sink:
                 while piece := source.read(_BUFFER):
