@@ -247,9 +247,8 @@ def _key(item: Item) -> str:
 def _remove_locks(root: Path) -> None:
     """Removes the lock files that nobody holds. Whoever opened one just before finds it gone and makes another."""
     for path in (root / "state").glob("*/*.lock"):
-        with contextlib.suppress(
-            containment.RefusedError, FileNotFoundError
-        ):  # behind a link, or no file; or another gc's
+        # What is behind a link or no file stays; another gc may have removed it.
+        with contextlib.suppress(containment.RefusedError, FileNotFoundError):
             handle = None if path.lstat().st_size else locks.acquire(path, wait=False, top=root)
             if handle is not None:
                 containment.remove(root, path)

@@ -275,7 +275,8 @@ class LocalRunner:
                     containment.rename(self.root, draft, folder)
                     metadata.record(folder)
                     return folder
-            containment.remove(self.root, draft)
+            with contextlib.suppress(OSError):  # the next run or `gc` tries again
+                containment.remove(self.root, draft)
         return None
 
     def _make(
@@ -317,7 +318,7 @@ class LocalRunner:
                     self._spawn(node, executor_input, context, log, held)
                 containment.rename(self.root, draft, store / name)
             except BaseException:
-                with contextlib.suppress(OSError):  # why it failed is what is told
+                with contextlib.suppress(OSError, UserError):  # why it failed is what is told
                     containment.remove(self.root, draft)
                 raise
         settle(state, f"{node.name}/{name}")
