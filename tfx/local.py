@@ -169,7 +169,7 @@ class LocalRunner:
                 raise StageError(f"{node.name}: {found} is not whole; run the same command again")
             # While the key is held, so that at no time an execution in use is neither held nor linked.
             self._link(node, found)
-        return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"].get("value"))
+        return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"]["value"])
 
     def _outside(self, node: Node, metadata: Metadata) -> dict[str, str]:
         """Digests of what a stage reads outside the pipeline.
@@ -444,7 +444,7 @@ class LocalRunner:
         folder = result.folder
         names = self._remote.outputs(folder) if self._remote else sorted(path.name for path in folder.iterdir())
         manifests = (self._manifest(folder, name) for name in names)
-        return next((str(m["properties"]["summary"]) for m in manifests if m and "summary" in m["properties"]), "")
+        return next((m["properties"]["summary"] for m in manifests if m and "summary" in m["properties"]), "")
 
     def _write(self, results: dict[str, Result], status: str, **told: Any) -> None:
         stages = {

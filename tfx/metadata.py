@@ -93,9 +93,8 @@ class Metadata:
     def record(self, folder: Path) -> bool:
         """Indexes a published execution, `<store>/<stage>/<execution>`; False where it is not whole."""
         manifests = {path.name: manifest_of(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-        records = [manifest and execution_of(manifest) for manifest in manifests.values()]
-        record = records[0] if records and all(records) else None
-        if record is None or set(record["outputs"]) != set(manifests):
+        record = next((execution_of(manifest) for manifest in manifests.values() if manifest), None)
+        if record is None or set(record["outputs"]) != set(manifests) or not all(manifests.values()):
             return False
         name = f"{folder.parent.name}/{folder.name}"
         row = (name, record["component"], record["key"], record["finished"], json.dumps(record))
