@@ -187,7 +187,7 @@ class LocalRunner:
                 raise StageError(f"{node.name}: {found} is not whole; run the same command again")
             # While the key is held, so that at no time an execution in use is neither held nor linked.
             self._link(node, found)
-        return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"].get("value"))
+        return Result(node.name, status, why, time.monotonic() - began, found, manifest["execution"]["value"])
 
     def _outside(self, node: Node, metadata: Metadata) -> dict[str, str]:
         """Digests of what a stage reads outside the pipeline.
@@ -304,7 +304,8 @@ class LocalRunner:
                     containment.rename(self.root, draft, folder)
                     metadata.record(folder)
                     return folder
-            containment.remove(self.root, draft)
+            with contextlib.suppress(OSError):  # the next run or `gc` tries again
+                containment.remove(self.root, draft)
         return None
 
     def _make(
@@ -346,7 +347,7 @@ class LocalRunner:
                     self._spawn(node, executor_input, context, log, held)
                 containment.rename(self.root, draft, store / name)
             except BaseException:
-                with contextlib.suppress(OSError):  # why it failed is what is told
+                with contextlib.suppress(OSError, UserError):  # why it failed is what is told
                     containment.remove(self.root, draft)
                 raise
         settle(state, f"{node.name}/{name}")
@@ -484,7 +485,7 @@ class LocalRunner:
         folder = result.folder
         names = self._remote.outputs(folder) if self._remote else sorted(path.name for path in folder.iterdir())
         manifests = (self._manifest(folder, name) for name in names)
-        return next((str(m["properties"]["summary"]) for m in manifests if m and "summary" in m["properties"]), "")
+        return next((m["properties"]["summary"] for m in manifests if m and "summary" in m["properties"]), "")
 
     def _write(self, results: dict[str, Result], status: str, **told: Any) -> None:
         stages = {

@@ -205,16 +205,6 @@ def outputs_of_lists(root, beside):
     forget_index(root)
 
 
-def properties_of_another_form(root, beside):
-    """Of what is reused: no value, a summary that is no text, and a number that JSON cannot be written of."""
-    for stage, text in (("write", '{"summary": [1]}'), ("tell", '{"summary": NaN}')):
-        manifest = execution(root, stage) / OUTPUTS[stage] / MANIFEST
-        content = json.loads(manifest.read_text())
-        del content["execution"]["value"]
-        manifest.write_text(json.dumps(content | {"properties": "of"}).replace('"of"', text))
-    forget_index(root)
-
-
 def index_elsewhere(root, beside):
     """Names a whole execution that lies outside the root, newer than any inside."""
     shutil.copytree(execution(root, "write"), beside / "execution")
@@ -276,7 +266,6 @@ PLANTS = {
     draft_elsewhere: NOTHING,
     draft_over_another: NOTHING,
     outputs_of_lists: NOTHING,
-    properties_of_another_form: NOTHING,
     index_elsewhere: NOTHING,
     code_of_anybody: NOTHING,
     pipes: NOTHING,
