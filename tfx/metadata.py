@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lmworks.configs.errors import UserError
 from lmworks.configs.shown import shown
 from lmworks.tfx import containment, locks, names
 from lmworks.tfx.artifacts import execution_of, manifest_of, parse_json, whole_execution
@@ -20,6 +21,8 @@ _COMPLETE = 1
 """`user_version` of an index that holds the whole store; of a new one, of an empty file, and of a rebuild that was cut it is 0."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 """Codes of a file that is no index of ours; all others are no reason to throw one away: a full disk, a lock, missing rights."""
+_CLOSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
+"""Codes of a file, or what stands in its place, that this user may not use."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, component TEXT, key TEXT, finished REAL, record TEXT);
 CREATE INDEX IF NOT EXISTS by_key ON executions (component, key);
@@ -30,7 +33,11 @@ CREATE INDEX IF NOT EXISTS by_artifact ON inputs (artifact);
 
 
 class Metadata:
-    """Executions and artifacts under one root; an artifact's id is its path in the store, `<stage>/<execution>/<output>`."""
+    """Executions and artifacts under one root; an artifact's id is its path in the store, `<stage>/<execution>/<output>`.
+
+    Raises:
+        UserError: the index cannot be opened.
+    """
 
     def __init__(self, root: Path) -> None:
         self.store = root / "store"
@@ -44,7 +51,13 @@ class Metadata:
             try:
                 self._open(path)
             except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+                if code in _CLOSED:
+                    raise UserError(
+                        f"{path}: cannot be opened ({error}); make it a file of yours, or remove it: it is made anew from the "
+                        "store"
+                    ) from None
+                if code not in _DAMAGE:
                     raise
                 self._database.close()
                 _set_aside(path, str(error))

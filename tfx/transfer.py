@@ -186,13 +186,10 @@ class Store:
                 return list(self.system.find(folder, detail=True).values())
             return list(self.system.ls(folder, detail=True))
 
-        for _ in range(_TRIES):
-            try:
-                return self._patiently(name, call)
-            except FileNotFoundError:  # the folder, or in a file system something that was in it a moment ago
-                if not self._patiently(name, functools.partial(self.system.exists, folder)):
-                    return []
-        raise UserError(f"{self.url}/{name}: changes whenever it is listed; run the same command again")
+        try:
+            return self._patiently(name, call)
+        except FileNotFoundError:
+            return []
 
     def remove_folder(self, name: str) -> None:
         """Removes all below a folder, the records that make it count first."""

@@ -1,4 +1,4 @@
-"""Damaged records and indexes: each costs what it stands for, and no more."""
+"""Damaged indexes and foreign manifests: each costs what it stands for, and no more. Files: `test_damage_table.py`."""
 
 import json
 import shutil
@@ -10,16 +10,6 @@ from lmworks.tfx import runs
 from lmworks.tfx.metadata import INDEX, Metadata
 from tests.conftest import lmworks
 from tests.tfx import stages
-
-RECORDS = {
-    "empty": b"",
-    "torn": b'{"run": "dam',
-    "no_text": b"\xff\xfe\x00 \x80",
-    "list": b"[]",
-    "foreign": b'{"name": "of another program", "stages": []}',
-    "stages_of_another_form": b'{"run": "damaged", "status": "done", "stages": {"write": null}}',
-    "deep": b"[" * 100_000,
-}
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +92,6 @@ def test_an_index_that_is_only_busy_or_locked_away_is_kept(root, monkeypatch):
     with pytest.raises(sqlite3.OperationalError):
         Metadata(root)
     assert (root / INDEX).read_bytes() == before
-
-
-@pytest.mark.parametrize("content", RECORDS.values(), ids=RECORDS)
-@pytest.mark.parametrize("index", ["with_index", "without_index"])
-def test_a_damaged_manifest_costs_its_execution_only(root, content, index):
-    from lmworks.pipeline.main import main
-
-    (manifest,) = (root / "store" / "write").glob("*/examples/artifact.json")
-    manifest.write_bytes(content)
-    if index == "without_index":
-        for path in root.glob(f"{INDEX}*"):
-            path.unlink()
-    assert again(root) == ["made", "cached", "cached"]  # the same content, so what was made from it still stands
-    assert manifest.read_bytes() == content  # a doubt destroys nothing
-    assert main(["runs", f"--root={root}"]) == main(["gc", f"--root={root}", "--yes"]) == 0
-    assert not manifest.exists()
 
 
 @pytest.mark.parametrize("field", ["execution", "files", "properties", "digest"])

@@ -307,6 +307,22 @@ def test_an_execution_that_is_closed(root, mode, capsys):
     assert tell(capsys, "gc", where, "--yes")[0] == 0
 
 
+@pytest.mark.parametrize("damage", [folder_in_its_place, ANY["unreadable"]], ids=["folder", "unreadable"])
+def test_an_index_that_cannot_be_opened(root, damage, capsys):
+    """It is no reason to lose it: its name is said, and what needs none goes on."""
+    where, path = f"--root={root}", root / "metadata.sqlite"
+    for journal in root.glob("metadata.sqlite-*"):
+        journal.unlink()
+    damage(path)
+    assert tell(capsys, "runs", where)[0] == 0
+    assert "good" in board.find(root)
+    with pytest.raises(UserError, match=rf"^{path}: cannot be opened \(.*\); make it a file of yours, or remove it: "):
+        again(root)
+    assert os.path.lexists(path)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert again(root) == set()
+
+
 def test_a_store_with_files_that_are_no_executions(root, capsys):
     where, before = f"--root={root}", held(root)
     (root / "store" / "notes.txt").write_text("mine")

@@ -127,28 +127,3 @@ def test_several_at_once_in_a_store(kind, request, monkeypatch, tmp_path, capfd)
     assert "once more in" not in capfd.readouterr().err
     assert not [name for name in RemoteRoot(url).store.sizes("store") if "20200101" in name]
     assert [result.status for result in remote_stages.run(url).results] == ["cached", "cached"]
-
-
-def test_a_root_that_changes_while_it_is_listed_hides_no_run(monkeypatch, tmp_path):
-    """In a file system a folder may go between its listing and the look at it: that is no empty root."""
-    machine(monkeypatch, tmp_path, 1)
-    url = f"file://{tmp_path / 'share'}"
-    remote_stages.run(url)
-    ended = threading.Event()
-
-    def come_and_go():
-        while not ended.is_set():
-            for index in range(20):
-                (tmp_path / "share" / f"draft-{index}").mkdir()
-            for index in range(20):
-                (tmp_path / "share" / f"draft-{index}").rmdir()
-
-    thread = threading.Thread(target=come_and_go)
-    thread.start()
-    try:
-        root = RemoteRoot(url)
-        for _ in range(300):
-            assert set(root.records()[0]) == {"one"}
-    finally:
-        ended.set()
-        thread.join()
