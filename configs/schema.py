@@ -20,7 +20,7 @@ from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
 from lmworks.configs.paths import expand, find
 from lmworks.configs.platform import Platform, Registry
-from lmworks.configs.section import OnlyFor, Positive, Section, not_blank
+from lmworks.configs.section import NotBlank, OnlyFor, Positive, Section, not_blank
 from lmworks.configs.stores import check_place
 from lmworks.configs.warmup import warmup_steps
 
@@ -117,7 +117,7 @@ class Source(Section):
     """Where rows come from and how they are read."""
 
     path: Annotated[
-        tuple[Annotated[str, AfterValidator(not_blank)], ...],
+        tuple[NotBlank, ...],
         BeforeValidator(_paths, json_schema_input_type=str | list[str]),
     ] = ()
     """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`."""
@@ -273,7 +273,7 @@ class Ingest(Section):
     """The column with the second text of a pair."""
     label: Annotated[str, LABELLED] = "label"
     """The column with the label."""
-    id: str | None = None
+    id: NotBlank | None = None
     """The column with your own ids, kept as `source_id` and shown in predictions and reports; the column `id`, where there is
     one, when not given."""
     labels: Annotated[tuple[str, ...], AfterValidator(_classes), LABELLED] = ()

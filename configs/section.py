@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0, le=10**12)]
 """A count that no memory depends on: beyond the bound it is a slip."""
@@ -20,6 +20,9 @@ def not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty; is a variable not set?")
     return value
+
+
+NotBlank = Annotated[str, AfterValidator(not_blank)]
 
 
 @dataclass(frozen=True)
