@@ -183,14 +183,14 @@ def _hint(location: Sequence[str | int], schema: type[BaseModel]) -> str:
         return f"did you mean {path}?"
     if nearest := difflib.get_close_matches(key, known, n=1, cutoff=0.5):
         return f"did you mean {'.'.join([*parents, nearest[0]])}?"
-    names = {path.rpartition(".")[2]: path for path in reversed([*_paths_of(schema)])}
+    names = {path.rpartition(".")[2]: path for path in reversed([*paths_of(schema)])}
     if nearest := difflib.get_close_matches(key, names, n=1, cutoff=0.8):
         return f"did you mean {names[nearest[0]]}?"
     return f"known here: {', '.join(known)}"
 
 
 def _ending_with(key: str, schema: type[BaseModel]) -> list[str]:
-    return [path for path in _paths_of(schema) if path.rpartition(".")[2] == key]
+    return [path for path in paths_of(schema) if path.rpartition(".")[2] == key]
 
 
 def key_called(name: str) -> str | None:
@@ -216,12 +216,12 @@ def _value_meant(value: Any, expected: str) -> str:
     return f"; did you mean {meant[0]}?" if meant else ""
 
 
-def _paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:
+def paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:
     """Lists the paths of a schema's keys, sections first come first."""
     for name, field in schema.model_fields.items():
         yield ".".join((*parents, name))
         for section in _members(field.annotation, BaseModel):
-            yield from _paths_of(section, (*parents, name))
+            yield from paths_of(section, (*parents, name))
 
 
 def _in_tree(location: Iterable[str | int], tree: Any) -> list[str | int]:

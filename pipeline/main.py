@@ -307,11 +307,10 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
         remote.look_at_runs()
     if rest:
         _no_more(rest[1:])
-        folders = {folder.name: folder for folder in runs.folders(root)}
-        if rest[0] not in folders:
-            known = ", ".join(sorted(folders)) or "none"
-            raise ConfigError(f"{values.root}: has no run {shown(repr(rest[0]), 80)}; known: {known}")
-        folder = folders[rest[0]]
+        folder = root / rest[0]
+        if not (folder / runs.RECORD).exists():
+            known = ", ".join(sorted(found.name for found in runs.folders(root))) or "none"
+            raise ConfigError(f"{values.root}: has no run {rest[0]!r}; known: {known}")
         if values.follow:
             return _follow(folder, remote)
         print(runs.show(folder, f"{remote.url}/store" if remote else ""))

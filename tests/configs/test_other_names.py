@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmworks.configs.load import ConfigError, _paths_of, validate
+from lmworks.configs.load import ConfigError, paths_of, validate
 from lmworks.configs.other_names import ANSWER_OF, KEY_OF, VALUE_OF, snake_case
 from lmworks.configs.schema import Config
 from lmworks.pipeline.main import _COMMANDS, _OTHER_COMMANDS
@@ -17,7 +17,7 @@ def errors_of(**changes) -> str:
 
 
 def test_what_is_named_is_a_key_and_no_name_elsewhere_is_one_of_ours():
-    paths = [*_paths_of(Config)]
+    paths = [*paths_of(Config)]
     ours = {path.rpartition(".")[2] for path in paths}
     assert set(KEY_OF.values()) <= set(paths)
     assert not (KEY_OF.keys() | ANSWER_OF.keys()) & ours
