@@ -397,6 +397,7 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("another library's key", ["run", "--config=c.yaml", "--set=train.lr=1"], 2, r"train\.lr: unknown key; did you mean train\.learning_rate\?"),
     ("a key as a flag", ["run", "--config=c.yaml", "--epochs=1"], 2, r"--epochs is no flag; did you mean --set=train\.epochs=…\?"),
     ("another program's command", ["train", "--config=c.yaml"], 2, r"unknown command 'train'; did you mean run\?"),
+    ("a stage that is nearly right", ["run", "--config=c.yaml", "--until=trian"], 2, r"value should be one of .*; did you mean train\?"),
     ("a command that comes later", ["--config=c.yaml", "run"], 2, r"the command comes first"),
     ("a set of very deep brackets", ["run", "--config=c.yaml", f"--set=ingest.labels={'[' * 9999}"], 2, r"nested more than 32 levels"),
     ("a set of a date that is none", ["run", "--config=c.yaml", "--set=ingest.labels=[!!timestamp 2024-99-99]"], 2, r"!!timestamp is a tag"),
