@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lmworks.configs.section import Positive, Section
+from lmworks.configs.section import NotBlank, Positive, Section
 
 
 def _text(value: Any) -> Any:
@@ -110,10 +110,10 @@ class Resources(Section):
     """Kubernetes: variables of the container whose values are secrets of the cluster, by `NAME/KEY`: `{HF_TOKEN: hub/token}`."""
     volumes: dict[str, str] = {}
     """Kubernetes: names of PersistentVolumeClaims by the absolute path where each is mounted: `{/mnt/state: checkpoints}`."""
-    state: str | None = None
+    state: NotBlank | None = None
     """Folder for unfinished work (checkpoints), from which a retry and the same run submitted anew go on: on a mounted volume
     (Kubernetes) or in a bucket, `gs://…` (Vertex AI)."""
-    log_dir: str | None = None
+    log_dir: NotBlank | None = None
     """Folder for TensorBoard's events while the stage works, on a volume or in a bucket like `state`."""
     cache: bool | None = None
     """Whether the cluster may take an earlier result of the same image, config and inputs; when not given, where the stage
@@ -175,15 +175,15 @@ class Kubeflow(Section):
     host: Annotated[str, AfterValidator(_url)] | None = None
     """URL of Kubeflow Pipelines. When not given: KF_PIPELINES_ENDPOINT, then the cluster that this is a part of, then that
     of kubectl."""
-    namespace: str | None = None
+    namespace: NotBlank | None = None
     """Of the user's profile, where one installation serves several; else that of `~/.config/kfp/context.json`."""
-    experiment: str | None = None
+    experiment: NotBlank | None = None
     """Under which the runs are shown together; the config's name when not given."""
-    pipeline_root: str | None = None
+    pipeline_root: NotBlank | None = None
     """Where the artifacts go, `s3://BUCKET/FOLDER` for example; the installation's own when not given."""
-    service_account: str | None = None
+    service_account: NotBlank | None = None
     """Kubernetes' service account of the stages; the installation's own when not given."""
-    ca_file: str | None = None
+    ca_file: NotBlank | None = None
     """Certificates of the authority that signed the server's, where the system does not know it."""
 
     @model_validator(mode="after")
@@ -207,7 +207,7 @@ class Registry(Section):
 class Vertex(Section):
     """Vertex AI: where a run is made and as whom. Credentials are found as gcloud finds them."""
 
-    project: str | None = None
+    project: NotBlank | None = None
     """Of Google Cloud; that of the credentials or of gcloud when not given."""
     region: Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)+[0-9]+$")] | None = None
     """`europe-west4`, for example; GOOGLE_CLOUD_REGION or CLOUDSDK_COMPUTE_REGION when not given."""
@@ -241,7 +241,7 @@ class Vertex(Section):
 class Platform(Section):
     """Where the stages run when a pipeline is compiled for Kubeflow or Vertex AI; a local run does not read it."""
 
-    image: str = "lmworks:0.1.0"
+    image: NotBlank = "lmworks:0.1.0"
     """The container image of all stages, which has lmworks and what the config names by path. Vertex AI pulls from a registry:
     `REGION-docker.pkg.dev/PROJECT/REPOSITORY/lmworks:TAG`."""
     kubeflow: Kubeflow = Kubeflow()

@@ -21,7 +21,7 @@ from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
 from lmworks.configs.paths import expand, find
 from lmworks.configs.platform import Platform, Registry
-from lmworks.configs.section import OnlyFor, Positive, Section
+from lmworks.configs.section import NotBlank, OnlyFor, Positive, Section, not_blank
 from lmworks.configs.stores import check_place
 from lmworks.configs.url_secrets import REVEAL, masked_url
 from lmworks.configs.warmup import warmup_steps
@@ -118,7 +118,10 @@ FILE_COLUMNS = ("file", "folder")
 class Source(Section):
     """Where rows come from and how they are read."""
 
-    path: Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | list[str])] = ()
+    path: Annotated[
+        tuple[NotBlank, ...],
+        BeforeValidator(_paths, json_schema_input_type=str | list[str]),
+    ] = ()
     """Files, globs or fsspec URLs; folders where `files` says which of their files are read; `python://stdlib`. `$NAME` stands
     for a variable of the environment: `https://HOST/a.csv?$QUERY`. What follows a URL's `?`, a signature or a token, is
     recorded nowhere, and no part of the cache key: what the URL is of, is."""
@@ -279,7 +282,7 @@ class Ingest(Section):
     """The column with the second text of a pair."""
     label: Annotated[str, LABELLED] = "label"
     """The column with the label."""
-    id: str | None = None
+    id: NotBlank | None = None
     """The column with your own ids, kept as `source_id` and shown in predictions and reports; the column `id`, where there is
     one, when not given."""
     labels: Annotated[tuple[str, ...], AfterValidator(_classes), LABELLED] = ()
@@ -415,7 +418,7 @@ def _preset(value: Any) -> Any:
         if not found:
             raise ValueError("must be package://NAME==VERSION/MEMBER#sha256=HEX")
         return {key: part or "" for key, part in found.groupdict().items()}
-    return value
+    return not_blank(value) if isinstance(value, str) else value
 
 
 Preset = Annotated[str | Package, BeforeValidator(_preset)]
@@ -641,7 +644,7 @@ class Servables(Section):
 
 
 def _repository(value: str) -> str:
-    check_place(value)
+    check_place(not_blank(value))
     return value.rstrip("/") or value
 
 

@@ -5,12 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lmworks.configs.url_secrets import password_advice
 
 Positive = Annotated[int, Field(gt=0, le=10**12)]
 """A count that no memory depends on: beyond the bound it is a slip."""
+
+
+def not_blank(value: str) -> str:
+    """Returns a name or path that is one.
+
+    Raises:
+        ValueError: it is empty, which a variable that is not set makes of it.
+    """
+    if not value.strip():
+        raise ValueError("is empty; is a variable not set?")
+    return value
+
+
+NotBlank = Annotated[str, AfterValidator(not_blank)]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import difflib
 import errno
 import importlib.metadata
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -167,6 +168,12 @@ def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> Sequence[str]:
     except flags.UnrecognizedFlagError as error:
         if "set" in values and (key := key_called(error.flagname)):
             raise ConfigError(f"--{error.flagname} is no flag; did you mean --set={key}=…?") from None
+        raise
+    except flags.IllegalFlagValueError as error:
+        choice = re.search(r"=(.*): value should be one of <(.*)>", str(error), re.DOTALL)
+        near = difflib.get_close_matches(choice[1], choice[2].split("|"), n=1) if choice else []
+        if near:
+            raise ConfigError(f"{error}; did you mean {near[0]}?") from None
         raise
     except UnicodeDecodeError:
         raise ConfigError("--flagfile: is no UTF-8 text") from None

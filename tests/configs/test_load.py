@@ -368,3 +368,25 @@ def test_a_number_that_is_no_size_at_all_is_refused_in_words():
     message = errors_of(train={"steps": 1e300}, platform={"vertex": {"region": "Berlin"}})
     assert "train.steps: 1e+300: is too large" in message
     assert "platform.vertex.region: 'Berlin': string should match pattern" in message
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "model.preset",
+        "export.push_to",
+        "ingest.train",
+        "ingest.id",
+        "platform.image",
+        "platform.train.state",
+        "platform.kubeflow.ca_file",
+    ],
+)
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_what_a_variable_that_is_not_set_leaves_empty_is_refused(path, blank):
+    section, *others, last = path.split(".")
+    tree = {last: blank}
+    for name in reversed(others):
+        tree = {name: tree}
+    message = errors_of(**{section: BASE.get(section, {}) | tree})
+    assert f"{path}{'.0' if last == 'train' else ''}: {blank!r}: is empty; is a variable not set?" in message

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lmworks.configs.load import _paths_of
+from lmworks.configs.load import paths_of
 from lmworks.configs.schema import Config
 from lmworks.pipeline.main import main
 
@@ -39,7 +39,7 @@ TEXTS = st.one_of(
     st.binary(max_size=12).map(os.fsdecode),  # as Python reads arguments that are no UTF-8
     st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join),
 )
-KEYS = sorted(_paths_of(Config))
+KEYS = sorted(paths_of(Config))
 few = settings(max_examples=int(os.environ.get("LMWORKS_EXAMPLES", "40")), deadline=None)
 
 

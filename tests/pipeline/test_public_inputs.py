@@ -395,7 +395,9 @@ CONFIGS = [
     Case("a million layers", 2, r"model\.layers: 1000000.*1000", changes={"model": {"architecture": "bert", "layers": 10**6}}),
     Case("a billion tokens", 2, r"vocabulary_size: 1000000000.*1048576", changes={"preprocess.tokenizer": {"train": {"kind": "wordpiece", "vocabulary_size": 10**9}}}),
     Case("a value for a key of a list of values", 2, r"train\.precision: 'bf16': .*; did you mean bfloat16\?", changes={"train.precision": "bf16"}),
-    Case("a path of nothing", 2, r"ingest\.train: is empty; is a variable not set\?", changes=train("")),
+    Case("a path of nothing", 2, r"ingest\.train\.0: '': is empty; is a variable not set\?", changes=train("")),
+    Case("a preset of nothing", 2, r"model\.preset: '': is empty", changes={"model.preset": ""}),
+    Case("a repository of nothing, which would not be pushed to", 2, r"export\.push_to: ' ': is empty", changes={"export.push_to": " "}),
     Case("a path with a zero byte", 2, r"ingest\.train: a\\x00b: no path holds such a character", changes=train("a\0b")),
     Case("a repository in no bucket", 2, r"export\.push_to: 's3://': names nothing in the store", changes={"export.push_to": "s3://"}),
 ]  # fmt: skip
@@ -448,6 +450,7 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("another library's key", ["run", "--config=c.yaml", "--set=train.lr=1"], 2, r"train\.lr: unknown key; did you mean train\.learning_rate\?"),
     ("a key as a flag", ["run", "--config=c.yaml", "--epochs=1"], 2, r"--epochs is no flag; did you mean --set=train\.epochs=…\?"),
     ("another program's command", ["train", "--config=c.yaml"], 2, r"unknown command 'train'; did you mean run\?"),
+    ("a stage that is nearly right", ["run", "--config=c.yaml", "--until=trian"], 2, r"value should be one of .*; did you mean train\?"),
     ("a command that comes later", ["--config=c.yaml", "run"], 2, r"the command comes first"),
     ("a set of very deep brackets", ["run", "--config=c.yaml", f"--set=ingest.labels={'[' * 9999}"], 2, r"nested more than 32 levels"),
     ("a set of a date that is none", ["run", "--config=c.yaml", "--set=ingest.labels=[!!timestamp 2024-99-99]"], 2, r"!!timestamp is a tag"),
