@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -74,6 +75,25 @@ def test_all_is_said_at_once_and_no_stage_begins(place, capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("name", ["run", "preview"])
+def test_a_hostile_preset_ends_a_command_in_one_line(name, place, capsys):
+    tensor = "encoder.layer.0.attention.self.query.weight"
+    bert_folder(Path("bert"), **{tensor: np.full((8, 8), np.nan, np.float32)})
+    Path("recipe.yaml").write_text(yaml.safe_dump(config()))
+    assert main([name, "--config=recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"model.preset: bert/model.safetensors: tensor {tensor} holds NaN" in said
+    assert len(said.splitlines()) == 2
+    assert not Path("runs").exists()
+
+
+def test_a_compilation_looks_at_names(place, capsys):
+    Path("recipe.yaml").write_text(yaml.safe_dump(config(model__preset="gpt2_base_en")))
+    assert main(["compile", "--config=recipe.yaml", "--target=kubeflow", "--output=x.yaml"]) == 2
+    assert "gpt2_base_en: is of the family gpt2; text_classification takes Bert" in capsys.readouterr().err
+    assert not Path("x.yaml").exists()
+
+
 def test_only_what_the_stages_need_is_looked_at(place):
     wrong = validate(config(model__preset="./nowhere", train__callbacks=["watching:Watch"]), "x")
     preflight.check(wrong, ["ingest"])
@@ -92,7 +112,9 @@ def test_what_another_machine_has_is_not_looked_at(place):
         preflight.check(validate(config(model__preset="bert_tiny_en_uncasd"), "x"), ALL, here=False)
     with pytest.raises(ConfigError, match="512 positions"):
         preflight.check(
-            validate(config(model__preset="bert_tiny_en_uncased", preprocess__sequence_length=513), "x"), here=False
+            validate(config(model__preset="bert_tiny_en_uncased", preprocess__sequence_length=513), "x"),
+            ALL,
+            here=False,
         )
 
 
