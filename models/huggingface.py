@@ -18,6 +18,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.models.checkpoint_files import WEIGHTS, weight_files
+from lmworks.models.json_files import understanding
 from lmworks.models.preset import left_out
 from lmworks.models.preset_kinds import WRITTEN_DECODERS
 from lmworks.models.safetensors_header import read_header
@@ -340,13 +341,14 @@ def read_masked_head(model: keras.Model, folder: Path) -> bool:
         raise UserError(
             f"model.preset: {folder}: tie_word_embeddings False, and KerasHub's head has no matrix of its own"
         )
-    head = model.masked_lm_head
-    head._intermediate_dense.kernel.assign(tensors[f"{_HEAD}.transform.dense.weight"].T)
-    head._intermediate_dense.bias.assign(tensors[f"{_HEAD}.transform.dense.bias"])
-    norm = f"{_HEAD}.transform.LayerNorm"  # old checkpoints say gamma and beta
-    head._intermediate_layer_norm.gamma.assign(tensors.get(f"{norm}.weight", tensors.get(f"{norm}.gamma")))
-    head._intermediate_layer_norm.beta.assign(tensors.get(f"{norm}.bias", tensors.get(f"{norm}.beta")))
-    head._bias.assign(tensors.get(f"{_HEAD}.bias", tensors.get(f"{_HEAD}.decoder.bias")))
+    with understanding(folder):
+        head = model.masked_lm_head
+        head._intermediate_dense.kernel.assign(tensors[f"{_HEAD}.transform.dense.weight"].T)
+        head._intermediate_dense.bias.assign(tensors[f"{_HEAD}.transform.dense.bias"])
+        norm = f"{_HEAD}.transform.LayerNorm"  # old checkpoints say gamma and beta
+        head._intermediate_layer_norm.gamma.assign(tensors.get(f"{norm}.weight", tensors.get(f"{norm}.gamma")))
+        head._intermediate_layer_norm.beta.assign(tensors.get(f"{norm}.bias", tensors.get(f"{norm}.beta")))
+        head._bias.assign(tensors.get(f"{_HEAD}.bias", tensors.get(f"{_HEAD}.decoder.bias")))
     return True
 
 
@@ -360,8 +362,9 @@ def read_classifier_head(model: keras.Model, folder: Path) -> bool:
     weight = tensors.get("classifier.weight")
     if weight is None or weight.shape[0] != model.num_classes:
         return False
-    model.output_dense.kernel.assign(weight.T)
-    model.output_dense.bias.assign(tensors["classifier.bias"])
+    with understanding(folder):
+        model.output_dense.kernel.assign(weight.T)
+        model.output_dense.bias.assign(tensors["classifier.bias"])
     return True
 
 

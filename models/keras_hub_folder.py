@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import h5py
 
 _SHARDS = "model.weights.json"
-_WEIGHTS = "model.weights.h5"
+_WEIGHTS, _HEAD = "model.weights.h5", "task.weights.h5"
 _COUNTS = (
     "vocabulary_size", "num_layers", "num_heads", "num_attention_heads", "num_query_heads", "num_key_value_heads", "hidden_dim",
     "intermediate_dim", "head_dim", "max_sequence_length", "max_position_embeddings", "num_segments",
@@ -94,14 +94,14 @@ def _sizes_of_weights(folder: Path) -> tuple[int, int, int | None]:
 
 
 def hdf5_files(folder: Path) -> list[Path]:
-    """Lists the files of a backbone's weights; none where the folder has none.
+    """Lists the files of the weights, those of a task's head last; none where the folder has none.
 
     Raises:
         UserError: The index of several files is damaged or names a file outside the folder.
     """
-    path = folder / _SHARDS
+    path, head = folder / _SHARDS, [folder / _HEAD] if (folder / _HEAD).exists() else []
     if (folder / _WEIGHTS).exists() or not path.exists():
-        return [folder / _WEIGHTS] if (folder / _WEIGHTS).exists() else []
+        return [folder / _WEIGHTS, *head] if (folder / _WEIGHTS).exists() else head
     by_variable = read_object(path, "model.preset").get("weight_map")
     values = by_variable.values() if isinstance(by_variable, dict) else [None]
     names = {name for value in values for name in (value if isinstance(value, list) else [value])}
@@ -110,7 +110,7 @@ def hdf5_files(folder: Path) -> list[Path]:
             raise UserError(
                 f"model.preset: {path}: weight_map names {str(name)[:60]!r}, which is no file in this folder"
             )
-    return [folder / name for name in sorted(map(str, names))]
+    return [*(folder / name for name in sorted(map(str, names))), *head]
 
 
 def datasets_of(path: Path) -> Iterator[tuple[str, h5py.Dataset]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
-from lmworks.models.json_files import read_object
+from lmworks.models.json_files import read_object, understanding
 from lmworks.models.preset_kinds import unknown_name
 from lmworks.models.transformer_arithmetic import copy_arithmetic
 
@@ -23,6 +23,10 @@ T = TypeVar("T")
 _LONGEST_REASON = 240
 _HUGGING_FACE = "hf://"
 _PATIENCE_SECONDS = 5.0
+_NOT_LOADED = (
+    ValueError, OSError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, NotImplementedError,
+)  # fmt: skip
+"""What KerasHub raises on a preset that it does not understand; what is left says that the memory does not suffice."""
 
 
 def open_preset(preset: str, load: Callable[[], T]) -> T:
@@ -39,7 +43,7 @@ def open_preset(preset: str, load: Callable[[], T]) -> T:
         if preset.startswith(_HUGGING_FACE):
             _reach_hugging_face(preset)
         return load()
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except _NOT_LOADED as error:
         if "/" not in preset and (unknown := unknown_name(preset)):
             raise UserError(f"model.preset: {preset}: {unknown}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -108,10 +112,12 @@ def load_head(task: keras.Model, folder: Path) -> bool:
     if not described.is_file() or not weights.is_file():
         return False
     saved = read_object(described, "model.preset")
-    classes = saved.get("config", {}).get("num_classes")
+    with understanding(described):
+        classes = saved.get("config", {}).get("num_classes")
     if saved.get("class_name") != type(task).__name__ or classes != getattr(task, "num_classes", None):
         return False
-    task.load_task_weights(str(weights))
+    with understanding(weights):
+        task.load_task_weights(str(weights))
     return True
 
 

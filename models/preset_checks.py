@@ -18,7 +18,7 @@ from lmworks.models.json_files import read_object, understanding
 from lmworks.models.keras_hub_folder import check_keras_hub_folder, read_keras_hub_config
 from lmworks.models.preset_kinds import HUGGING_FACE, KERAS_HUB
 from lmworks.models.tokenizer import EXACT, SENTENCEPIECE_FILES
-from lmworks.models.transformer_settings import read_transformer_settings, refuse_other_kinds
+from lmworks.models.transformer_settings import WITH_LEARNED_POSITIONS, read_transformer_settings, refuse_other_kinds
 from lmworks.models.vocabulary import from_lines
 
 _MASK = "[MASK]"
@@ -69,7 +69,7 @@ def check_for_task(folder: Path, task: str, sequence_length: int, has_tokenizer:
     else:
         described = _described(folder)
         refuse_other_kinds(str(folder), HUGGING_FACE[task], task)
-        if read_transformer_settings(str(folder), HUGGING_FACE[task]) is None:
+        if read_transformer_settings(str(folder), WITH_LEARNED_POSITIONS) is None:
             read_decoder_settings(str(folder), sequence_length)
         else:
             _check_length(sequence_length, described.get("max_position_embeddings") or described.get("n_positions"))

@@ -69,6 +69,8 @@ _FAMILIES = {
         {"n_inner": "intermediate_dim"},
     ),
 }  # fmt: skip
+WITH_LEARNED_POSITIONS = tuple(_FAMILIES)
+"""Values of `model_type` whose config is read here."""
 
 
 def read_transformer_settings(preset: str, kinds: tuple[str, ...]) -> Settings | None:

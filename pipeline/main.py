@@ -240,7 +240,7 @@ def _check(config: Config, until: str | None = None, here: bool = True) -> None:
     """Refuses at once what would fail in a later stage."""
     from lmworks.pipeline.preflight import check  # imported here: a config error and --help answer at once
 
-    check(config, until, here)
+    check(config, _STAGES[: _STAGES.index(until) + 1] if until else (*_STAGES, "push"), here)
 
 
 def _execute(

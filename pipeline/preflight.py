@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from lmworks.configs.errors import ConfigError, UserError
@@ -22,29 +23,26 @@ from lmworks.pipeline.callback_source import why_no_callback
 from lmworks.pipeline.preset import HUB, folder_of
 from lmworks.tfx.packages import already_fetched
 
-STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 
-
-def check(config: Config, until: str | None = None, here: bool = True) -> None:
+def check(config: Config, stages: Collection[str], here: bool = True) -> None:
     """Compares a config with what it names, as far as the stages that run need it.
 
     Args:
         config: Of the run.
-        until: The last stage; all when not given.
+        stages: Names of those that run.
         here: Whether the stages run on this machine; else only what every machine has alike is looked at.
 
     Raises:
         ConfigError: With all that is wrong.
     """
-    stages = STAGES[: STAGES.index(until) + 1] if until in STAGES else STAGES
     checks: list[Callable[[], None]] = []
     if "preprocess" in stages and config.model.preset is not None:
-        checks.append(lambda: _check_preset(config, here, "export" in stages))
+        checks.append(partial(_check_preset, config, here, "export" in stages))
     if "train" in stages and here:
-        checks += [lambda entry=entry: _check_callback(entry) for entry in config.train.callbacks]  # type: ignore[misc]
-        checks.append(lambda: _check_backend(config))
-    if until is None and config.export.push_to and here:
-        checks.append(lambda: _check_place(str(config.export.push_to), config.name))
+        checks += [partial(_check_callback, entry) for entry in config.train.callbacks]
+        checks.append(partial(_check_backend, config))
+    if "push" in stages and config.export.push_to and here:
+        checks.append(partial(_check_place, config.export.push_to, config.name))
     lines = list(dict.fromkeys(_errors(checks)))
     if lines:
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"

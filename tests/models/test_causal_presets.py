@@ -10,6 +10,7 @@ from lmworks.configs.schema import Model
 from lmworks.models import causal_lm
 from lmworks.models.generation import Completer, Generator, Sampling
 from lmworks.models.losses import cross_entropy
+from lmworks.models.preset_checks import check_files
 from lmworks.models.tokenizer import open_causal_pieces
 from lmworks.pipeline.train.loop import decays
 from tests.tiny_decoders import FAMILIES, backbone, read_of, tokenizer_folder
@@ -24,6 +25,7 @@ def opened(request, tmp_path_factory):
     pieces = tokenizer_folder(request.param, folder / "tokenizer")
     made = backbone(request.param, pieces)
     made.save_to_preset(str(folder / "preset"))
+    check_files(folder / "preset")
     model = causal_lm.build(Model(preset=str(folder)), str(folder / "preset"), pieces, 24)
     assert type(model).__name__ == f"{request.param}CausalLM"
     return model, pieces, folder

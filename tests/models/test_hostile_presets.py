@@ -1,17 +1,20 @@
 """Presets that somebody else has written: damaged, absurd, or leading out of their folder. Each is refused in one line."""
 
 import json
+import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.schema import Model
+from lmworks.models import text_classification
 from lmworks.models.checkpoint_files import check_finite
 from lmworks.models.huggingface import tensors_of
 from lmworks.models.preset_checks import check_files, check_for_task
 from lmworks.models.preset_kinds import HUGGING_FACE, KERAS_HUB, keras_hub_presets
-from lmworks.models.tokenizer import open_causal_pieces, open_wordpiece
+from lmworks.models.tokenizer import open_causal_pieces, open_tokenizer, open_wordpiece
 from lmworks.models.wordpiece import WordPiece  # noqa: F401  # so that no test measures the import of TensorFlow
 from tests.models.small_folders import WORDS, bert_folder, bert_shapes, gpt2_folder, safetensors
 
@@ -244,11 +247,11 @@ def sized(**fields):
     return change
 
 
-def stored(change):
+def stored(change, name="model.weights.h5"):
     def apply(folder):
         import h5py
 
-        with h5py.File(folder / "model.weights.h5", "a") as file:
+        with h5py.File(folder / name, "a") as file:
             change(h5py, file)
 
     return apply
@@ -286,6 +289,7 @@ KERAS_HUB_FOLDERS = {
     "a dataset of all memory": (stored(lambda h5py, file: file.create_dataset("x", (1 << 40,), "f4", chunks=(1 << 10,))), "and has not"),
     "a group within itself": (stored(cyclic), "under another name too"),
     "NaN": (stored(lambda h5py, file: file["layers/encoder/vars/0"].write_direct(np.full((8, 16), np.nan, np.float32))), "tensor layers/encoder/vars/0 holds NaN"),
+    "NaN in a head": (lambda folder: (shutil.copy(folder / "model.weights.h5", folder / "task.weights.h5"), stored(lambda h5py, file: file["layers/encoder/vars/0"].write_direct(np.full((8, 16), np.nan, np.float32)), "task.weights.h5")(folder)), "task.weights.h5: tensor layers/encoder/vars/0 holds NaN"),
     "shards in another folder": (lambda folder: ((folder / "model.weights.h5").unlink(), write("model.weights.json", {"weight_map": {"a": ["../out.weights.h5"]}})(folder)), "'../out.weights.h5', which is no file in this folder"),
 }  # fmt: skip
 
@@ -381,3 +385,17 @@ def test_names_are_read_as_keras_hub_has_them():
             of_subclasses = {one.__name__ for one in classes if issubclass(one, kind)}
             assert families <= {name.removesuffix("Backbone").lower() for name in of_subclasses}, kind
     assert set(HUGGING_FACE) == set(KERAS_HUB)
+
+
+@pytest.mark.parametrize(
+    "head", [{"classifier.weight": (2, 5), "classifier.bias": (2,)}, {"classifier.weight": (2, 8)}]
+)
+def test_a_head_that_does_not_fit(head, tmp_path):
+    """The backbone is whole; what stands beside it is read later."""
+    folder = bert_folder(tmp_path, **{name: np.zeros(shape, np.float32) for name, shape in head.items()})
+    check_files(folder)
+    settings = Model(preset=str(folder))
+    with pytest.raises(UserError) as refusal:
+        text_classification.build(settings, str(folder), open_tokenizer(folder), 2)
+    assert str(folder) in str(refusal.value)
+    assert "\n" not in str(refusal.value)

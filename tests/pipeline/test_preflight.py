@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from lmworks.pipeline.preset import local_preset
 from tests.conftest import REPOSITORY
 from tests.models.small_folders import bert_folder, gpt2_folder
 
+ALL = ("ingest", "preprocess", "train", "evaluate", "export", "push")
 RECIPE = {
     "name": "x",
     "task": "text_classification",
@@ -73,25 +75,46 @@ def test_all_is_said_at_once_and_no_stage_begins(place, capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("name", ["run", "preview"])
+def test_a_hostile_preset_ends_a_command_in_one_line(name, place, capsys):
+    tensor = "encoder.layer.0.attention.self.query.weight"
+    bert_folder(Path("bert"), **{tensor: np.full((8, 8), np.nan, np.float32)})
+    Path("recipe.yaml").write_text(yaml.safe_dump(config()))
+    assert main([name, "--config=recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"model.preset: bert/model.safetensors: tensor {tensor} holds NaN" in said
+    assert len(said.splitlines()) == 2
+    assert not Path("runs").exists()
+
+
+def test_a_compilation_looks_at_names(place, capsys):
+    Path("recipe.yaml").write_text(yaml.safe_dump(config(model__preset="gpt2_base_en")))
+    assert main(["compile", "--config=recipe.yaml", "--target=kubeflow", "--output=x.yaml"]) == 2
+    assert "gpt2_base_en: is of the family gpt2; text_classification takes Bert" in capsys.readouterr().err
+    assert not Path("x.yaml").exists()
+
+
 def test_only_what_the_stages_need_is_looked_at(place):
     wrong = validate(config(model__preset="./nowhere", train__callbacks=["watching:Watch"]), "x")
-    preflight.check(wrong, "ingest")
+    preflight.check(wrong, ["ingest"])
     with pytest.raises(ConfigError, match="1 error, seen") as before_train:
-        preflight.check(wrong, "preprocess")
+        preflight.check(wrong, ["ingest", "preprocess"])
     assert "callbacks" not in str(before_train.value)
     with pytest.raises(ConfigError, match="2 errors, seen"):
-        preflight.check(wrong)
+        preflight.check(wrong, ALL)
 
 
 def test_what_another_machine_has_is_not_looked_at(place):
     """The image of a cluster has folders and modules of its own; KerasHub's names are the same everywhere."""
     elsewhere = config(model__preset="./nowhere", train__callbacks=["watching:Watch"], export__push_to="/mnt/models")
-    preflight.check(validate(elsewhere, "x"), here=False)
+    preflight.check(validate(elsewhere, "x"), ALL, here=False)
     with pytest.raises(ConfigError, match="did you mean bert_tiny_en_uncased"):
-        preflight.check(validate(config(model__preset="bert_tiny_en_uncasd"), "x"), here=False)
+        preflight.check(validate(config(model__preset="bert_tiny_en_uncasd"), "x"), ALL, here=False)
     with pytest.raises(ConfigError, match="512 positions"):
         preflight.check(
-            validate(config(model__preset="bert_tiny_en_uncased", preprocess__sequence_length=513), "x"), here=False
+            validate(config(model__preset="bert_tiny_en_uncased", preprocess__sequence_length=513), "x"),
+            ALL,
+            here=False,
         )
 
 
@@ -109,7 +132,7 @@ def test_presets(place, model, length, task, formats, words):
     tree = config(model__preset=model, preprocess__sequence_length=length, task=task)
     tree["export"] = {"formats": ["saved_model", *formats]}
     with pytest.raises(ConfigError) as refusal:
-        preflight.check(validate(tree, "x"))
+        preflight.check(validate(tree, "x"), ALL)
     assert words in str(refusal.value)
 
 
@@ -122,13 +145,13 @@ def test_a_repository_of_the_hub_is_asked_for_its_config(place, tmp_path, monkey
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text(revision)
     gpt2_folder(repository / "snapshots" / revision)
-    preflight.check(validate(config(model__preset="hf://someone/something", task="causal_lm"), "x"))
+    preflight.check(validate(config(model__preset="hf://someone/something", task="causal_lm"), "x"), ALL)
     with pytest.raises(
         ConfigError, match=r"hf://someone/something/config\.json: model_type 'gpt2'; text_classification"
     ):
-        preflight.check(validate(config(model__preset="hf://someone/something"), "x"))
+        preflight.check(validate(config(model__preset="hf://someone/something"), "x"), ALL)
     with pytest.raises(ConfigError, match=r"model\.preset: hf://someone/nothing: cannot be loaded"):
-        preflight.check(validate(config(model__preset="hf://someone/nothing"), "x"))
+        preflight.check(validate(config(model__preset="hf://someone/nothing"), "x"), ALL)
 
 
 def test_the_folder_of_a_run_names_its_model(place):
@@ -158,7 +181,7 @@ def test_it_is_cheap(place):
     Path("recipe.yaml").write_text(yaml.safe_dump(config()))
     code = (
         "import sys; from lmworks.configs.load import load; from lmworks.pipeline import preflight; "
-        "preflight.check(load('recipe.yaml')); "
+        "preflight.check(load('recipe.yaml'), ['preprocess', 'train', 'export', 'push']); "
         "print(sorted({'tensorflow', 'keras', 'keras_hub', 'jax', 'torch', 'transformers'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -171,4 +194,4 @@ def test_recipes_pass(recipe, monkeypatch):
     from lmworks.configs.load import load
 
     monkeypatch.chdir(REPOSITORY)
-    preflight.check(load(recipe))
+    preflight.check(load(recipe), ALL)

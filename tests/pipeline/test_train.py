@@ -18,6 +18,7 @@ import pytest
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import TrainStage
 from lmworks.models import text_classification
+from lmworks.models.preset_checks import check_for_task
 from lmworks.pipeline.train import batch_size, hosts
 from lmworks.pipeline.train.component import train
 from lmworks.pipeline.train.curves import Curves
@@ -342,10 +343,10 @@ def test_float16_on_a_processor_is_refused_on_jax(sequences, tmp_path):
         run(config(precision="float16"), sequences["text_classification"], tmp_path)
 
 
-def test_a_strategy_of_the_other_backend_is_refused(sequences, tmp_path):
+def test_a_strategy_of_the_other_backend_is_refused():
     wrong = "mirrored" if BACKEND == "jax" else "data_parallel"
-    with pytest.raises(UserError, match=rf"train\.strategy: {wrong} is of train\.backend="):
-        run(config(strategy=wrong), sequences["text_classification"], tmp_path)
+    with pytest.raises(ValueError, match=rf"strategy: {wrong} is of train\.backend="):
+        config(strategy=wrong)
 
 
 def test_rows_that_cannot_be_divided_are_refused_with_the_fix():
@@ -575,6 +576,17 @@ def test_what_a_callback_ended_stays_ended(sequences, tmp_path, monkeypatch):
 def test_what_is_no_callback_is_told(sequences, tmp_path):
     with pytest.raises(UserError, match=r"train\.callbacks: builtins:dict: is no callback class"):
         run(config(callbacks=["builtins:dict"]), sequences["text_classification"], tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_model_of_a_run_is_a_preset(task, whole, sequences, tmp_path):
+    """By its link or its folder; training goes on from its weights, and its head where it has one."""
+    (tmp_path / "link").symlink_to(whole(task) / "model")
+    check_for_task(tmp_path / "link", task, 16)
+    settings = config(task, model={"preset": str(tmp_path / "link")}, steps=1, evaluate_every=1, learning_rate=1e-9)
+    before, after = weights(whole(task) / "model"), run(settings, sequences[task], tmp_path)
+    assert before.keys() == after.keys()
+    assert all(np.allclose(before[name], after[name], atol=1e-6) for name in before)
 
 
 @pytest.mark.parametrize("task", TASKS)
