@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lmworks.configs.schema import ExportStage
 from lmworks.models.transformer_arithmetic import FILE, unlike_keras_hub
+from lmworks.pipeline.markdown import escaped
 from lmworks.tfx.artifacts import Evaluation, Model
 
 
@@ -21,7 +22,7 @@ class Described(NamedTuple):
     """Most tokens."""
     properties: dict[str, Any]
     about: str
-    """One sentence."""
+    """One sentence, Markdown."""
     use: str
     """One line of Python in which `served` is the signature `serving_default`."""
     labels: tuple[str, ...] = ()
@@ -33,14 +34,14 @@ def model_card(
     """Markdown: what the model is, how to call it, how good it is, where its limits are."""
     measured = json.loads((evaluation.path / "metrics.json").read_text(encoding="utf-8"))
     rows = "\n".join(
-        f"| {metric} | {entry['value']:.4f} | "
+        f"| {escaped(metric)} | {entry['value']:.4f} | "
         + (f"{entry['ci95'][0]:.4f} to {entry['ci95'][1]:.4f} |" if "ci95" in entry else "– |")
         for metric, entry in measured["metrics"].items()
     )
     absent = [label for label in described.labels if f"recall/{label}" not in measured["metrics"]]
-    rows += "".join(f"\n| precision, recall, f1/{label} | – | – |" for label in absent)
+    rows += "".join(f"\n| precision, recall, f1/{escaped(label)} | – | – |" for label in absent)
     gate = json.loads((evaluation.path / "blessing.json").read_text(encoding="utf-8"))
-    demanded = "\n".join(f"- {reason}" for reason in gate["reasons"])
+    demanded = "\n".join(f"- {escaped(reason)}" for reason in gate["reasons"])
     return f"""# {config.name}
 
 {described.about}
@@ -54,7 +55,7 @@ served = tf.saved_model.load("saved_model").signatures["serving_default"]
 {described.use}
 ```
 
-## Measured on the {measured["split"]} split, {measured["examples"]:,} rows
+## Measured on the {escaped(measured["split"])} split, {measured["examples"]:,} rows
 
 | metric | value | 95 % interval |
 |---|---|---|
@@ -84,5 +85,5 @@ def _beside_keras_hub(loaded: Any) -> str:
         return ""
     return (
         "- KerasHub alone opens the model's preset folder with functions of its own; lmworks reads what was trained from "
-        f"`{FILE}`: {'; '.join(unlike)}.\n"
+        f"`{FILE}`: {escaped('; '.join(unlike))}.\n"
     )

@@ -12,6 +12,7 @@ from lmworks.models.compiled import tensor_specs
 from lmworks.models.tokenizer import Tokenizer, open_tokenizer
 from lmworks.pipeline.export.card import Described
 from lmworks.pipeline.export.empty_batches import compute_rows
+from lmworks.pipeline.markdown import escaped
 from lmworks.tfx.artifacts import Examples, Model, Sequences
 
 
@@ -23,13 +24,14 @@ def save(examples: Examples, sequences: Sequences, model: Model, folder: Path) -
     length = int(sequences.properties["sequence_length"])
     write(classifier, tokenizer, labels, length, pair, folder)
     second = ', text_b=tf.constant(["…"])' if pair else ""
+    classes = ", ".join(f'"{escaped(label)}"' for label in labels)
     return Described(
         model=classifier,
         pieces=tokenizer.pieces,
         length=length,
         labels=tuple(labels),
         properties={"labels": labels, "text_pair": pair},
-        about=f"Text classification{' of pairs' if pair else ''} into {', '.join(f'`{label}`' for label in labels)}.",
+        about=f"Text classification{' of pairs' if pair else ''} into {classes}.",
         use=f'served(text=tf.constant(["…"]){second})  # probabilities: float32 [batch, {len(labels)}], of classes: string '
         f"[batch, {len(labels)}]; label: string [batch], the likeliest",
     )

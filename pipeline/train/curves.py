@@ -19,6 +19,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from lmworks.pipeline.markdown import code_block
+
 _FLUSH_SECONDS = 5
 
 
@@ -59,8 +61,8 @@ class Curves:
         self._add(scalar_pb(tag, float(value)), step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """A text; Markdown is rendered."""
-        self._add(text_pb(tag, text), step)
+        """A text, shown as it is, though TensorBoard reads Markdown."""
+        self._add(text_pb(tag, code_block(text)), step)
 
     def image(self, tag: str, png: bytes, step: int) -> None:
         """A picture."""
