@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE
     define, act, about = command
     values = flags.FlagValues()
-    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log.", flag_values=values)
+    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log, and what TensorFlow logs.", flag_values=values)
     flags.DEFINE_boolean("help", False, "This text.", short_name="h", flag_values=values)
     define(values)
     try:
