@@ -124,7 +124,7 @@ def main(arguments: Sequence[str]) -> int:
 def _flags_of(command: str) -> flags.FlagValues:
     """The flags of a command, with their defaults."""
     values = flags.FlagValues()
-    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log.", flag_values=values)
+    flags.DEFINE_integer("verbosity", 0, "1 shows a failed stage's log, and what TensorFlow logs.", flag_values=values)
     flags.DEFINE_boolean("help", False, "This text.", short_name="h", flag_values=values)
     _COMMANDS[command][0](values)
     return values

@@ -85,10 +85,9 @@ def _open_streams() -> None:
 
 
 def _text(stream: TextIO, raw: io.RawIOBase) -> TextIO:
-    """A stream that takes any text: what its encoding lacks is escaped."""
-    encoding = stream.encoding
-    if stream.isatty() and codecs.lookup(locale.getencoding()).name != "ascii":
-        encoding = locale.getencoding()  # of the terminal, where text elsewhere is UTF-8
+    """A stream that takes any text: what a terminal's encoding lacks is escaped, and elsewhere text is UTF-8."""
+    is_known = stream.isatty() and codecs.lookup(locale.getencoding()).name != "ascii"
+    encoding = locale.getencoding() if is_known else "utf-8"
     live = isinstance(raw, _Messages) or stream.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=live)
 

@@ -8,6 +8,7 @@ descriptor 2 leads through a process that leaves them out; it outlives this one,
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.abc
 import logging
 import os
@@ -38,23 +39,11 @@ def is_noise(line: bytes) -> bool:
 def show() -> None:
     """Lets this process and its children show all that TensorFlow logs."""
     os.environ.setdefault(LEVEL, "0")
-    _log_from(logging.WARNING)
 
 
 def quiet() -> None:
     """Filters standard error from the moment on when TensorFlow or JAX is imported, unless `LEVEL` asks for all."""
-    if not _all_is_shown():
-        _log_from(logging.ERROR)
-        sys.meta_path.insert(0, _AtImport())
-
-
-def _all_is_shown() -> bool:
-    return os.environ.get(LEVEL) in ("0", "1")
-
-
-def _log_from(level: int) -> None:
-    for library in _LIBRARIES:
-        logging.getLogger(library).setLevel(level)
+    sys.meta_path.insert(0, _AtImport())
 
 
 class _AtImport(importlib.abc.MetaPathFinder):
@@ -63,8 +52,10 @@ class _AtImport(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
         if name in ("tensorflow", "jax"):
             sys.meta_path.remove(self)
-            if not _all_is_shown():
-                os.environ.setdefault(LEVEL, "2")
+            if os.environ.setdefault(LEVEL, "2") not in ("0", "1"):
+                importlib.import_module("absl.logging")  # makes its logger, of a class of its own
+                for library in _LIBRARIES:
+                    logging.getLogger(library).setLevel(logging.ERROR)
                 _start_filter()
 
 

@@ -19,6 +19,7 @@ HOSTILE = {
     "LC_ALL": "C",
     "PYTHONUTF8": "0",
     "PYTHONCOERCECLOCALE": "0",
+    "PYTHONIOENCODING": "ascii",
     "PYTHONWARNINGS": "error",
     "PYTHONOPTIMIZE": "2",
     "TF_USE_LEGACY_KERAS": "1",
