@@ -16,6 +16,7 @@ from lmworks.pipeline.export.continuation import Wish
 from lmworks.pipeline.export.servable_folder import ServableFolder, find_servable, load_servable
 from lmworks.pipeline.export.text_files import ERROR, Count, Request, answer_file, check_request
 from lmworks.pipeline.export.text_lines import answer_lines, rows_of_flags, rows_of_lines
+from lmworks.tfx.process import interrupt_on_sigterm
 
 SAMPLING = ("tokens", "temperature", "top_k", "top_p", "seed", "stop")
 """Flags that say how a causal language model continues."""
@@ -160,6 +161,7 @@ def predict(asked: Asked) -> bool:
     try:
         predictor = Predictor(asked)
         if asked.file:
+            interrupt_on_sigterm()  # takes the draft away
             return _say(asked.file, predictor.answer_file())
         is_terminal = sys.stdout.isatty()
         if is_terminal and isinstance(predictor.model(), Continuer):

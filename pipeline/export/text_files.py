@@ -257,6 +257,8 @@ class _KeptColumns:
         choose: gives the columns of the texts, or says why there are none.
     """
 
+    quotes_fix = "check its quotes"
+
     def __init__(self, path: str, choose: Callable[[Collection[str]], list[str] | str]) -> None:
         self._path, self._choose = path, choose
         self.names: list[str] = []

@@ -46,6 +46,8 @@ class Row(NamedTuple):
 class Columns(Protocol):
     """What readers of text formats ask of a file's columns; `FileColumns` says what each answer is."""
 
+    quotes_fix: str
+
     def of_file(self, names: Sequence[str]) -> list[str]:
         """Names under which a table's columns are kept."""
 
@@ -75,6 +77,9 @@ class FileColumns:
         file: the file.
         notices: what readers point out, by key; of a source, the first.
     """
+
+    quotes_fix = "check its quotes, or set ingest.quoting: none or ingest.format"
+    """What to do about a quote that is never closed."""
 
     def __init__(self, config: IngestStage, source: Source, key: str, file: File, notices: dict[str, str]) -> None:
         self._config, self._key, self._path, self._notices = config, key, file.path, notices

@@ -80,7 +80,7 @@ def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: Columns) ->
         except csv.Error as error:
             # After a quote that is never closed nothing can be told from its text, so the file is refused, not the row.
             fix = columns.delimiter_hint([first.strip()]) if begin == 1 else ""
-            fix = fix or "; check its quotes, or set ingest.quoting: none or ingest.format"
+            fix = fix or f"; {columns.quotes_fix}"
             raise UserError(f"{file}:{begin}: no valid csv: {error}{fix}") from error
         if values:  # an empty line is no row (RFC 4180 has none; editors add them)
             yield rows.line_num, values

@@ -151,7 +151,7 @@ class Fussy(tf.Module):
         }
 
 
-def test_a_row_at_which_the_graph_fails_costs_that_row(tmp_path):
+def test_a_row_at_which_the_graph_fails_costs_that_row(tmp_path, capsys):
     module = Fussy()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.answer})
     model = answering(open_servable(tmp_path).signatures, (), Wish())
@@ -162,6 +162,13 @@ def test_a_row_at_which_the_graph_fails_costs_that_row(tmp_path):
     assert "\x1b" not in answers[2]["error"]
     assert "one tab between" in answers[1]["error"]
     assert "no number" in answers[3]["error"]
+    (tmp_path / "in.csv").write_text("id,first,second\n1,a,bcd\n2,x,b\n3,ab,\n")
+    columns = ["--text_column=first", "--text_b_column=second"]
+    files = [f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"]
+    code, _, err = predict(capsys, f"--servable={tmp_path}", *files, *columns)
+    assert (code, "1 of 3 rows have no answer (column error); the first: row 2: the graph fails" in err) == (1, True)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["probability/short"] for row in csv.DictReader(file)] == ["0.04", "", "0.02"]
 
 
 def test_rows_are_answered_in_their_order_whatever_their_lengths(models):
@@ -410,7 +417,18 @@ def test_files_of_the_other_tasks(servables, tmp_path, capsys):
     assert found[1]["continuation"] == alone["continuation"]
 
 
-@pytest.mark.parametrize("content", [b"", b"id,text\n", b'id,text\n1,"never closed\n', b"PAR1", b"id,id,text\n1,2,3\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"id,text\n",
+        b'id,text\n1,"never closed\n',
+        b"id,text\n" + 2100 * b"1,great\n" + b'2,"never closed\n',  # behind rows that were written
+        b"PAR1",
+        b"id,id,text\n1,2,3\n",
+    ],
+    ids=range(6),
+)
 def test_a_file_that_cannot_be_read_leaves_nothing(servables, content, tmp_path, capsys):
     (tmp_path / "in.csv").write_bytes(content)
     code, _, err = predict(
@@ -422,6 +440,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing(servables, content, tmp_path,
     else:
         assert code in (1, 2)
         assert f"--input: {tmp_path}/in.csv" in err or f"{tmp_path}/in.csv:" in err
+        assert "ingest" not in err
         assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
