@@ -10,8 +10,8 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.platform import Vertex
 from lmworks.configs.schema import RegisterStage
 from lmworks.tfx.artifacts import Registration, Servable, write_json
-from lmworks.tfx.progress import doing
 from lmworks.tfx.buckets import uri_of
+from lmworks.tfx.progress import doing
 from lmworks.tfx.vertex_client import VertexCluster
 
 _DIGEST = "lmworks_servable"
