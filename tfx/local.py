@@ -97,6 +97,8 @@ class LocalRunner:
         """Digests of what the stages so far have read outside the pipeline."""
         self._told = 0.0
         """When other processes were last told of progress."""
+        self._told_part = ("", "", "")
+        """Of which stage, part and unit that was."""
 
     def execute(self, nodes: Sequence[Node]) -> list[Result]:
         """Runs the nodes in order.
@@ -451,8 +453,10 @@ class LocalRunner:
 
     def _progress(self, stage: str, event: dict[str, Any]) -> None:
         self.screen.progress(stage, event)
-        if time.monotonic() - self._told >= 1.0:
-            self._told = time.monotonic()
+        # Only counts of the same are left out: after a word such as `compiling` there may be none for long.
+        part = (stage, event["about"], event["unit"])
+        if part != self._told_part or time.monotonic() - self._told >= 1.0:
+            self._told, self._told_part = time.monotonic(), part
             runs.write_progress(self.folder, stage, event)
 
     def _forget_progress(self) -> None:

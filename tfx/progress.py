@@ -113,12 +113,12 @@ def line(event: dict[str, Any]) -> str:
         parts.append(f"{done:,}/{total:,} {unit} ({100 * done // total} %)" if total else f"{done:,} {unit}")
     if event["about"]:
         # What counts in it stands behind the name of the part.
-        parts[:] = [": ".join([shown(event["about"]), *parts])]
+        parts[:] = [": ".join([event["about"], *parts])]
     facts = dict(event["facts"])
     if isinstance(left := facts.pop(LEFT, None), int | float):
         parts.append(f"{clock(left)} left")
-    return "  ".join([*parts, *(_fact(name, value) for name, value in facts.items())])
+    return shown("  ".join([*parts, *(_fact(name, value) for name, value in facts.items())]))
 
 
 def _fact(name: str, value: Any) -> str:
-    return f"{name} {number(value) if isinstance(value, int | float) else shown(value)}"
+    return f"{name} {number(value) if isinstance(value, int | float) else value}"

@@ -51,7 +51,9 @@ def count(value: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Returns a duration: `0:07`, `2:10`, `1:05:12`."""
+    """Returns a duration: `0:07`, `2:10`, `1:05:12`; `–` for one without an end."""
+    if not math.isfinite(seconds):
+        return "–"
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

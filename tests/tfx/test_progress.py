@@ -1,7 +1,9 @@
 """What a stage says of its progress: events for the runner, lines for a log."""
 
 import json
+import math
 import os
+import re
 
 import pytest
 
@@ -64,3 +66,9 @@ def test_a_log_gets_lines(monkeypatch, capsys):
     progress.report(1, None, "rows", loss=0.123456789012)
     assert capsys.readouterr().err == "loading bert_tiny\n1 rows  loss 0.1235\n"
     assert progress.descriptors() == []
+
+
+def test_what_another_wrote_does_not_reach_the_terminal():
+    facts = {"left": math.inf, "\x1b[2J": "a\nb", "loss": [1]}
+    event = {"about": "\x1b]0;title\x07", "done": -1, "total": 3, "unit": "\r", "facts": facts}
+    assert not re.findall(r"[\x00-\x1f]", progress.line(event))

@@ -31,7 +31,10 @@ def test_counts_have_three_digits_and_a_small_model_has_parameters(value, text):
     assert count(value) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(-1, "0:00"), (7.9, "0:07"), (130, "2:10"), (3912, "1:05:12")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0:00"), (7.9, "0:07"), (130, "2:10"), (3912, "1:05:12"), (math.inf, "–"), (-math.inf, "–"), (math.nan, "–")],
+)
 def test_durations(seconds, text):
     assert clock(seconds) == text
 
