@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmworks.configs.errors import UserError
 from lmworks.models.config_fields import is_positive
-from lmworks.models.json_files import read_object
 
 if TYPE_CHECKING:
     import keras
@@ -175,8 +174,8 @@ def load_arithmetic(model: keras.Model, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        arithmetic = Arithmetic(**read_object(path))
-    except TypeError as error:
+        arithmetic = Arithmetic(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     has_layers, has_head = bool(_parts(model)[0]), arithmetic.head_activation is not None
     for field, value in arithmetic._asdict().items():
