@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lmworks.configs.errors import UserError
+from lmworks.configs.shown import shown
 from lmworks.tfx import containment, names
 
 MANIFEST = "artifact.json"
@@ -147,7 +148,7 @@ def publish(artifact: Artifact, output: str, execution: Mapping[str, Any]) -> di
     for path in sorted(path for path in artifact.path.rglob("*") if path.is_file()):
         entry: dict[str, Any] = {"path": path.relative_to(artifact.path).as_posix()}
         if not _is_listable(entry["path"]):
-            raise UserError(f"{output}: a file of an artifact cannot be called {names.quoted(entry['path'])}")
+            raise UserError(f"{output}: a file of an artifact cannot be called '{shown(entry['path'])}'")
         entry |= {"size": path.stat().st_size, "sha256": file_sha256(path)}
         if (rows := _rows(path)) is not None:
             entry["rows"] = rows
@@ -336,20 +337,11 @@ def settle(state: Path, execution: str) -> None:
         execution: its id.
     """
     if any(path.is_dir() for path in state.iterdir() if path.name != SETTLED):
-        _discard(state / SETTLED)
+        _discard(state / SETTLED)  # it may be a folder
         with containment.written(state / SETTLED) as marker:
             marker.write(execution)
     else:
         shutil.rmtree(state, ignore_errors=True)
-
-
-def settled_by(state: Path) -> str | None:
-    """The id of the execution that a state folder was settled by; None where none says so in a form that can be one."""
-    try:
-        execution = containment.read_file(state / SETTLED).decode()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return execution if names.is_execution(execution) else None
 
 
 def clear(state: Path) -> None:

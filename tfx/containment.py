@@ -89,20 +89,22 @@ def leads_out(top: Path, path: Path) -> bool:
     return Path(os.path.realpath(path)) != Path(os.path.realpath(top), path.relative_to(top))
 
 
-def refuse_links(folder: Path) -> None:
+def refuse_links(folder: Path, apart: Path) -> None:
     """Checks that a program which works in a folder writes into that folder only.
+
+    Args:
+        folder: where it works.
+        apart: a file in it that is never written through, and may be anything.
 
     Raises:
         RefusedError: there is a link, a pipe or a device in it.
     """
     for where, folders, names in os.walk(folder):
-        for name in (*folders, *names):
+        for path in (Path(where, name) for name in (*folders, *names)):
             with contextlib.suppress(FileNotFoundError):
-                mode = os.lstat(os.path.join(where, name)).st_mode
-                if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-                    raise RefusedError(
-                        f"{Path(where, name)}: is a link or a device, which no stage left there; remove it"
-                    )
+                mode = path.lstat().st_mode
+                if path != apart and not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    raise RefusedError(f"{path}: is a link or a device, which no stage left there; remove it")
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from lmworks.configs.errors import ConfigError, UserError
 from lmworks.configs.shown import shown
-from lmworks.tfx import containment, locks, runs
-from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of, settled_by
+from lmworks.tfx import containment, locks, names, runs
+from lmworks.tfx.artifacts import SETTLED, execution_of, manifest_of
 from lmworks.tfx.metadata import Metadata
 from lmworks.tfx.remote import RemoteRoot
 
@@ -257,10 +257,11 @@ def _wanted(root: Path, item: Item, targets: set[Path], state: bool) -> bool:
 
 def _settled_is_wanted(root: Path, item: Item, targets: set[Path]) -> bool:
     """Whether a run holds on to the execution that left a state; also where the state does not say which."""
-    execution = settled_by(item.path)
-    if execution is None or execution.partition("/")[0] != item.stage:
+    try:
+        execution = containment.read_file(item.path / SETTLED).decode("utf-8", "replace")
+    except OSError:
         return True
-    return _wants(targets, root / "store" / execution)
+    return not names.is_execution(execution, item.stage) or _wants(targets, root / "store" / execution)
 
 
 @contextlib.contextmanager
@@ -374,8 +375,8 @@ def _dangles(root: Path, link: Path) -> bool:
 def _size(folder: Path) -> int:
     """Bytes of the files in a folder that are there and can be looked at."""
     total = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
+    for where, _, files in os.walk(folder):
+        for name in files:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(where, name)).st_size
     return total

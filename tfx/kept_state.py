@@ -10,7 +10,6 @@ they are there; here, only if they have that content. What lies in a hidden fold
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import stat
 import threading
@@ -214,11 +213,10 @@ def _records(names: Iterable[str], read: Callable[[str], bytes]) -> list[_Record
     """Reads the records that speak of progress, the furthest first."""
     found = []
     for name in filter(is_record, names):
-        # Torn, or gone meanwhile.
-        with contextlib.suppress(ValueError, AttributeError, TypeError, OverflowError, FileNotFoundError):
+        with contextlib.suppress(ValueError, AttributeError, TypeError, FileNotFoundError):  # torn, or gone meanwhile
             content = parse_json(read(name))
             progress, beside = content.get(PROGRESS), PurePosixPath(name).parent.parent
             files = dict(content.get(FILES, {}))
-            if isinstance(progress, int | float) and math.isfinite(progress) and all(map(is_file, files)):
+            if isinstance(progress, int | float) and all(map(is_file, files)):
                 found.append(_Record(progress, name, {str(beside / file): digest for file, digest in files.items()}))
     return sorted(found, reverse=True, key=lambda record: record.progress)

@@ -36,6 +36,7 @@ from lmworks.configs.url_secrets import masked
 from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, surroundings, vertex_tensorboard
 from lmworks.tfx.artifacts import (
     HTML,
+    SETTLED,
     Artifact,
     Logs,
     clear,
@@ -136,7 +137,7 @@ def execute(
             state = Path(context["state"])
         else:
             state = _own_state("" if elsewhere else state_root, component, unfinished, stack)
-        containment.refuse_links(state)
+        containment.refuse_links(state, apart=state / SETTLED)
         settled = is_settled(state)
         if settled and (unknown := [name for name, digest in external.items() if is_unknown(digest)]):
             print(

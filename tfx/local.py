@@ -80,7 +80,7 @@ class LocalRunner:
     ) -> None:
         if not names.is_run(run):
             raise ConfigError(
-                f"{names.quoted(run)} cannot be the name of a run, which is that of a folder in the root too"
+                f"{shown(repr(run), 100)} cannot be the name of a run, which is that of a folder in the root too"
             )
         self.root, self.run, self.in_process, self.verbose = root.absolute(), run, in_process, verbose
         self.folder = self.root / run

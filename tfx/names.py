@@ -74,9 +74,3 @@ def points_outside(name: str) -> bool:
     """Whether the name of an archive's member, which may be written as `./a/`, would leave the folder that it is put into."""
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts
-
-
-def quoted(name: object) -> str:
-    """Returns a refused name in quotes, as it can be printed."""
-    text = str(name)
-    return repr(text if len(text) <= 80 else f"{text[:80]}…")

@@ -290,7 +290,7 @@ class RemoteRoot:
                     try:
                         self.fetch(source, output)
                     except UserError as error:  # what is wrong with one does not hide the others
-                        print(f"{error}; it is left out", file=sys.stderr)
+                        print(f"{shown(error)}; it is left out", file=sys.stderr)
                         continue
                     containment.make_folder(self.mirror, place)
                     runs.point(place / output, source / output)

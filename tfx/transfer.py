@@ -174,7 +174,7 @@ class Store:
         refused = {path for path in found.keys() - folders if not names.is_file(path)}
         refused |= names.files_in_the_way(found.keys() - folders - refused)
         for path in sorted(refused):
-            self._screen.note(f"{self.url}/{name}: {names.quoted(path)} can be no file in it and is left out")
+            self._screen.note(f"{self.url}/{name}: {shown(repr(path), 100)} can be no file in it and is left out")
         return {path: size for path, size in found.items() if path not in refused | folders}
 
     def _listed(self, name: str, deep: bool) -> list[dict[str, Any]]:

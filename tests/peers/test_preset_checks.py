@@ -1,12 +1,13 @@
 """Folders as `transformers` writes them pass the checks of presets: shapes, counts and files of every kind that is read."""
 
 import pytest
-import transformers
 
 from lmworks.configs.errors import UserError
 from lmworks.models.preset_checks import check_files
 from lmworks.models.preset_kinds import HUGGING_FACE
 
+pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.peers
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}  # fmt: skip
