@@ -35,13 +35,13 @@ demo: setup ## fine-tune, evaluate and export a sentiment classifier
 test: setup ## the tests, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest
 
-test-slow: setup ## kills, several processes, a whole language model
+test-slow: setup ## kills, several processes, big data
 	$(BIN)/python -m pytest -m slow
 
 test-peers: .venv-peers/ready ## parity with PyTorch and transformers
 	.venv-peers/bin/python -m pytest -m peers tests/peers
 
-test-long: setup ## simulations, outside .ci/run: what the intervals cover
+test-long: setup ## outside .ci/run: a whole language model, what the intervals cover
 	$(BIN)/python -m pytest -m long
 
 check: setup ## ruff and mypy

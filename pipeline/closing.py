@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from lmworks.configs.url_secrets import masked
 from lmworks.tfx.artifacts import manifest_of
 from lmworks.tfx.local import LOG, Result
 
@@ -57,7 +58,7 @@ def again(values: flags.FlagValues, name: str) -> str:
         name: of the line.
     """
     present = [line for name in values for line in _written(values[name]) if name == values[name].name]
-    return f"  {name:<9} {_command('run', *present)}"
+    return masked(f"  {name:<9} {_command('run', *present)}")
 
 
 def _written(flag: Any) -> list[str]:

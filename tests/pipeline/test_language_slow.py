@@ -1,4 +1,4 @@
-"""Whole language models and large documents: make test-slow."""
+"""Whole language models and large documents: make test-slow, and make test-long for the one that takes a quarter of an hour."""
 
 import itertools
 import json
@@ -11,7 +11,6 @@ import pytest
 
 from tests.conftest import REPOSITORY, lmworks
 
-pytestmark = pytest.mark.slow
 SHAKESPEARE = REPOSITORY.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 
 
@@ -60,6 +59,7 @@ def _five_gram_bits_per_byte(training, test):
     return bits / size
 
 
+@pytest.mark.long
 def test_gpt_stdlib_is_below_its_gate_and_better_than_a_five_gram_model(library):
     told = json.loads((library / "evaluate/evaluation/metrics.json").read_text())["metrics"]["bits_per_byte"]["value"]
     assert told < 1.9
@@ -70,6 +70,7 @@ def test_gpt_stdlib_is_below_its_gate_and_better_than_a_five_gram_model(library)
     assert told < five_gram
 
 
+@pytest.mark.slow
 def test_a_document_of_100_megabytes_in_one_line(tmp_path):
     words = b" ".join(b"word%d" % (number * 7919 % 50_000) for number in range(11_000_000))[:100_000_000]
     (tmp_path / "line.txt").write_bytes(words)
@@ -92,6 +93,7 @@ def test_a_document_of_100_megabytes_in_one_line(tmp_path):
     assert peak < 8 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="../shared/data is absent")
 def test_tinyshakespeare_at_nanogpts_small_size(tmp_path):
     """nanoGPT publishes a validation loss of 1.88 nats per character for these sizes, steps and split."""

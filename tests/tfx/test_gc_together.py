@@ -57,6 +57,7 @@ def start(root):
     return process
 
 
+@pytest.mark.slow  # many processes
 def test_several_at_once_beside_a_run_runs_and_the_board(tmp_path, capsys):
     stages.run(tmp_path, "one", "first")
     crowd(tmp_path)
