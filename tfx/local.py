@@ -124,10 +124,10 @@ class LocalRunner:
         self._next = dict(zip((node.name for node in nodes), nodes[1:], strict=False))
         status, error = "failed", ""
         self.record |= {"began": time.time()}
-        stage, began = "", time.monotonic()
+        working, began = "", time.monotonic()
         try:
             for node in nodes:
-                stage, began = node.name, time.monotonic()
+                working, began = node.name, time.monotonic()
                 self._write(results, "running", running={"stage": node.name, "since": time.time()})
                 if node.when is not None and not results[node.when].value:
                     result = Result(node.name, "skipped", f"{node.when} said no", 0.0, None)
@@ -137,6 +137,7 @@ class LocalRunner:
                     result = self._stage(node, results, metadata)
                 results[node.name] = result
                 self.screen.result(result.stage, result.status, result.seconds, self._summary(result), result.why)
+                working = ""
                 if node.check and result.folder:
                     node.check({output: result.folder / output for output in node.component.outputs})
             status = "done"
@@ -144,7 +145,8 @@ class LocalRunner:
             stopped = isinstance(failure, KeyboardInterrupt)
             status = "stopped" if stopped else "failed"
             error = (str(failure) or "interrupted") if stopped else launch.explain(failure)
-            self.screen.broken(stage, "stop" if stopped else "fail", time.monotonic() - began)
+            if working:
+                self.screen.broken(working, "stop" if stopped else "fail", time.monotonic() - began)
             raise
         finally:
             self.screen.clear()

@@ -25,7 +25,7 @@ ingest:
 preprocess: {sequence_length: 32, deduplicate: true}
 model: {preset: nowhere, dropout: 0.1}
 train: {epochs: 1.5, learning_rate: 2.0e-3, batch_size: auto, callbacks: ['a:b']}
-evaluate: {slices: [place], thresholds: {accuracy: {min: 0.9}}}
+evaluate: {slices: [label], thresholds: {accuracy: {min: 0.9}}}
 """
 ROWS = "text,label\n" + "".join(f"film {number},{'pos' if number % 2 else 'neg'}\n" for number in range(8))
 # No `**`, which would read the whole machine, and no URL of a store, which would go out to the network.
