@@ -62,7 +62,7 @@ def _work(sequences, **settings):
     return config, Causal(config, causal_lm.build(config.model, None, pieces, 32), pieces, sequences)
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked"])
+@pytest.mark.parametrize("kind", ["causal", pytest.param("masked", marks=pytest.mark.slow)])
 def test_sixteen_at_once_trains_as_two_times_eight(kind, request):
     weights, targets = [], []
     for size, accumulate in ((16, 1), (2, 8)):

@@ -35,19 +35,22 @@ def test_tensorboard_shows_finished_and_live_runs_by_name(tmp_path, start, port)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask(path):
-        with direct.open(f"http://localhost:{port}/data/{path}", timeout=10) as answer:
-            return json.load(answer)
+        try:
+            with direct.open(f"http://localhost:{port}/data/{path}", timeout=10) as answer:
+                return json.load(answer)
+        except ConnectionError:  # a busy machine
+            return None
 
     def steps():
         try:
-            return [step for _, step, _ in ask("plugin/scalars/scalars?run=live&tag=train/yes")]
+            return [step for _, step, _ in ask("plugin/scalars/scalars?run=live&tag=train/yes") or ()]
         except urllib.error.HTTPError:  # not known yet, or not for one round
             return []
 
     try:
         assert f"http://localhost:{port}/" in process.stdout.readline()
         until(lambda: ask("runs") == ["finished"])
-        assert list(ask("plugin/scalars/tags")["finished"]) == ["train/word"]
+        assert list(until(lambda: ask("plugin/scalars/tags"))["finished"]) == ["train/word"]
         start("live")
         until(lambda: ask("runs") == ["finished", "live"])
         until(lambda: steps() == [1])

@@ -112,7 +112,7 @@ def test_manifests(store, monkeypatch, tmp_path, capfd):
         assert tell(capfd, "gc", where, "--yes", "--state")[:2] == (0, f"{store.url}: nothing to remove\n")
         root = RemoteRoot(store.url)
         for run, _ in runs.readable(root.mirror):
-            root.fetch_kind(run, Logs.__name__)
+            root.fetch_kind([run], Logs.__name__)
         assert list(board.find(root.mirror)) == ["good"]
     assert [result.status for result in remote_stages.run(store.url, "good").results] == ["cached", "cached"]
     again = remote_stages.run(store.url, "damaged", word="other")

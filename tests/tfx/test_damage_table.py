@@ -192,7 +192,7 @@ def test_progress(root, damage, capsys):
     assert re.search(r"^damaged +running +", out, re.MULTILINE)
     code, out, errors = tell(capsys, "runs", where, "damaged")
     assert (code, errors) == (0, "")
-    assert re.search(r"^  learn +running \d+ s", out, re.MULTILINE)
+    assert re.search(r"^  learn +running \d+:\d\d", out, re.MULTILINE)
     assert tell(capsys, "gc", where, "--yes")[0] == 0
     stages.run(root, "damaged", "other")
     assert runs.read_record(root / "damaged")["status"] == "done"

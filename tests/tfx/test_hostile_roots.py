@@ -322,7 +322,7 @@ def test_the_top_folder_may_be_a_link(root, tmp_path):
     assert held(root) == before
 
 
-@pytest.mark.parametrize("name", ["", "logs", "logs/events", "settled"])
+@pytest.mark.parametrize("name", ["", "logs", "logs/events"])
 def test_a_stage_works_in_no_state_that_leads_out(root, beside, name, capsys):
     with pytest.raises(UserError):
         stages.run(root, "new", "bad")

@@ -89,6 +89,7 @@ def test_what_was_removed_from_the_store_is_sent_again(s3):
         assert len(whole(s3)) == 2
 
 
+@pytest.mark.slow  # processes, one of them killed
 def test_a_kill_in_the_middle_of_an_upload_tears_nothing_and_makes_nothing_twice(s3, monkeypatch, tmp_path):
     command = [sys.executable, "-m", "tests.tfx.remote_stages", s3.url, "one", "120", "500"]
     child = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
@@ -364,7 +365,7 @@ def test_runs_are_listed_from_anywhere(s3, monkeypatch, tmp_path, capfd):
     remote_stages.run(s3.url)
     machine(monkeypatch, tmp_path, 2)
     assert main(["runs", f"--root={s3.url}"]) == 0
-    assert capfd.readouterr().out.split()[:2] == ["one", "done"]
+    assert capfd.readouterr().out.splitlines()[1].split()[:2] == ["one", "done"]
     assert main(["runs", f"--root={s3.url}", "one"]) == 0
     out = capfd.readouterr().out
     (name,) = [name for name in whole(s3) if name.startswith("learn/")]
