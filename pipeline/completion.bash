@@ -35,7 +35,7 @@ _lmworks() {
             *--input | *--output) _lmworks_paths -f ;;
             *--set) _lmworks_offer "$prefix$value" @KEYS@ ;;
         esac
-    elif [[ $command == runs && $word != -* ]]; then
+    elif [[ $word != -* && ${line%"$word"} =~ ^[[:space:]]*[^[:space:]]+[[:space:]]+runs([[:space:]]+-[^[:space:]]*)*[[:space:]]+$ ]]; then
         [[ $line == *--root=* ]] && root=${line##*--root=} root=${root%%[[:space:]]*}
         for record in $(compgen -G "$root/*/run.json"); do
             record=${record%/run.json} record=${record##*/}

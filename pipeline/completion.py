@@ -88,7 +88,8 @@ def _fish(commands: Mapping[str, Command], keys: Sequence[str]) -> str:
                 line += " -x"
             lines.append(line)
     lines.append(
-        "complete -c lmworks -n '__fish_seen_subcommand_from runs' "
+        "complete -c lmworks -n '__fish_seen_subcommand_from runs; "
+        'and test (count (string match -v -- "-*" (commandline -opc))) -eq 2\' '
         '-a \'(path filter -d runs/* 2>/dev/null | string replace -r ".*/" "")\''
     )
     return "\n".join(lines) + "\n"

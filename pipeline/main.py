@@ -7,6 +7,7 @@ import errno
 import importlib.metadata
 import json
 import re
+import shlex
 import shutil
 import sqlite3
 import sys
@@ -360,7 +361,7 @@ def _define_runs(values: flags.FlagValues) -> None:
         "follow",
         False,
         "With NAME: show its stages as they end and how far the running one is, until the run ends; the exit code is "
-        "that of the run, and 1 where its process died.",
+        "that of the run, which is 130 if it was stopped, and 1 if its process died.",
         flag_values=values,
     )
     flags.DEFINE_boolean("json", False, "As JSON: a list of runs, or with NAME that run.", flag_values=values)
@@ -368,7 +369,9 @@ def _define_runs(values: flags.FlagValues) -> None:
 
 def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     from lmworks.tfx import run_views, runs
+    from lmworks.tfx.colours import Paint
 
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     remote = _remote(values, write=False)
     root = remote.mirror if remote else Path(values.root)
     if remote:
@@ -388,17 +391,19 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
         if values.json:
             print(json.dumps(run_views.as_json(folder, runs.read_record(folder), store), indent=2))
         else:
-            print(run_views.show(folder, store))
+            print(run_views.show(folder, store, width and width - 1, Paint(sys.stdout)))
         return DONE
     if values.follow:
         raise ConfigError("--follow needs a run's name: lmworks runs NAME --follow")
     records = runs.readable(root)
     if values.json:
         print(json.dumps([run_views.as_json(folder, record, store) for folder, record in records], indent=2))
-    elif lines := run_views.table(records, shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
+    elif lines := run_views.table(records, width, Paint(sys.stdout)):
         print("\n".join(lines))
     elif not runs.folders(root):
-        print(f"{values.root}: no runs yet; lmworks run --config=configs/tiny.yaml makes one", file=sys.stderr)
+        root_flag = [] if values.root == "runs" else [f"--root={values.root}"]
+        command = shlex.join(["lmworks", "run", "--config=configs/tiny.yaml", *root_flag])
+        print(f"{shown(values.root)}: no runs yet; {shown(command)} makes one", file=sys.stderr)
     return DONE
 
 
@@ -414,8 +419,8 @@ def _follow(folder: Path, remote: RemoteRoot | None) -> int:
         return INTERRUPTED
     if record["status"] != "done":
         print(shown(runs.end(folder, record), lines=True), file=sys.stderr)
-        return FAILED
-    return NOT_BLESSED if any(told["status"] == "skipped" for told in record["stages"].values()) else DONE
+        return INTERRUPTED if record["status"] == "stopped" else FAILED
+    return NOT_BLESSED if runs.status(record) == "refused" else DONE
 
 
 def _define_board(values: flags.FlagValues) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
-_CODES = {"green": 32, "cyan": 36, "red": 31, "yellow": 33, "bold": 1, "dim": 2}
+_CODES = {"green": 32, "cyan": 36, "red": 31, "yellow": 33, "bold": 1}
 STATUS_COLOURS = {
     "made": "green", "hit": "cyan", "skip": "yellow", "stop": "yellow", "fail": "red",
-    "done": "green", "running": "cyan", "stopped": "yellow", "died": "red", "failed": "red",
+    "done": "green", "running": "cyan", "stopped": "yellow", "refused": "yellow", "died": "red", "failed": "red",
 }  # fmt: skip
 """Of the words that say how a stage or a run ended."""
 
@@ -41,11 +41,6 @@ class Paint:
         """Returns a text in a colour."""
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self._coloured and text and colour else text
 
-    def status(self, word: str, width: int = 0) -> str:
-        """Returns a status word in its colour.
-
-        Args:
-            word: such as `made`.
-            width: number of characters to which it is filled up with blanks.
-        """
-        return self(f"{word:<{width}}", STATUS_COLOURS.get(word, ""))
+    def status(self, word: str) -> str:
+        """Returns a status word, such as `made`, in its colour."""
+        return self(word, STATUS_COLOURS.get(word, ""))

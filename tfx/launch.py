@@ -33,7 +33,17 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.load import override, validate
 from lmworks.configs.shown import shown
 from lmworks.configs.url_secrets import masked
-from lmworks.tfx import containment, fingerprint, locks, outside, process, progress, surroundings, vertex_tensorboard
+from lmworks.tfx import (
+    containment,
+    fingerprint,
+    last_words,
+    locks,
+    outside,
+    process,
+    progress,
+    surroundings,
+    vertex_tensorboard,
+)
 from lmworks.tfx.artifacts import (
     HTML,
     SETTLED,
@@ -295,8 +305,13 @@ def explain(error: BaseException) -> str:
         return shown(error, lines=True)
     if (full := _full_disk(error)) is not None:
         return full_disk(full)
+    place = last_words.place_of_error(error)
+    told = f" ({shown(place, 100)})" if place else ""
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        return f"ended itself with exit code {code}{told}"
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {shown(masked(first), 300)}"
+    return f"{type(error).__name__}: {shown(masked(first), 300)}{told}"
 
 
 def full_disk(path: str = "") -> str:
@@ -354,7 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             execute(component, *json.loads(text))
         else:
             execute(component, json.loads(flags.executor_input), None, flags.state, flags.log_dir)
-    except Exception as error:  # the last line of a process: said in one line, whole in the log
+    # A callback's `sys.exit` is a failure too, whatever its code: the work is not done.
+    except (Exception, SystemExit) as error:  # the last line of a process: said in one line, whole in the log
         progress.send({"error": explain(error)})  # first: where the disk is full, the log takes no more
         with contextlib.suppress(OSError):
             # An error of a library may hold the URL that it read.

@@ -31,6 +31,7 @@ _NO_ROOM = 1 << 16
 """Bytes; a disk with less is full."""
 _FIRST, _UNFINISHED = "first time", "an earlier run did not finish it"
 """Reasons for work."""
+_GO_ON = "the same command goes on from here"
 LOG = "log.txt"
 """Name of a stage's log in its folder of the run."""
 _STOP_SECONDS = 30
@@ -144,7 +145,7 @@ class LocalRunner:
         except BaseException as failure:
             stopped = isinstance(failure, KeyboardInterrupt)
             status = "stopped" if stopped else "failed"
-            error = (str(failure) or "interrupted") if stopped else launch.explain(failure)
+            error = (str(failure) or f"interrupted; {_GO_ON}") if stopped else launch.explain(failure)
             if working:
                 self.screen.broken(working, "stop" if stopped else "fail", time.monotonic() - began)
             raise
@@ -360,7 +361,7 @@ class LocalRunner:
     def _here(self, node: Node, executor_input: dict[str, Any], context: dict[str, Any]) -> None:
         try:
             launch.execute(node.component, executor_input, context)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StageError(_named(node.name, launch.explain(error))) from error
 
     def _start(self, node: Node) -> tuple[Node, process.Waiting, Path]:
@@ -419,7 +420,7 @@ class LocalRunner:
                 code = child.child.wait()
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
-                    self._stop(node.name, child, events) or f"{node.name} was interrupted"
+                    self._stop(node.name, child, events) or f"{node.name} was interrupted; {_GO_ON}"
                 ) from None
             finally:
                 child.end()

@@ -88,7 +88,7 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
         and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
         and has_fields(kept := record.get("kept", {}), {})
         and all(names.is_stage(name) and _may_hold(name, execution) for name, execution in kept.items())
-        and all(_is_time(record.get(name, 0.0)) for name in ("began", "ended"))
+        and all(is_time(record.get(name, 0.0)) for name in ("began", "ended"))
     )
     return record if whole and names.is_run(record["run"]) else None
 
@@ -98,7 +98,7 @@ def _may_hold(stage: str, execution: Any) -> bool:
     return execution is None or names.is_execution(execution, stage)
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
     """Whether a JSON value is seconds since the epoch that a calendar has a date for."""
     return isinstance(value, float | int) and 0 <= value < _YEAR_9999
 
@@ -123,6 +123,12 @@ def read_record(folder: Path) -> dict[str, Any]:
             again["status"] = "died"
         return again
     return record
+
+
+def status(record: dict[str, Any]) -> str:
+    """The status of a run as a person reads it: `refused` where it is done and a stage said no to the ones after it."""
+    is_refused = record["status"] == "done" and any(told["status"] == "skipped" for told in record["stages"].values())
+    return "refused" if is_refused else str(record["status"])
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -186,7 +192,7 @@ def follow(folder: Path, screen: Screen, refresh: Callable[[], None] | None = No
         refresh: fetches its record, where that is not on this machine.
 
     Returns:
-        The record: `done`, `failed` or `died`.
+        The record: `done`, `failed`, `stopped` or `died`.
     """
     ended: set[str] = set()
     while True:

@@ -115,22 +115,10 @@ class Screen:
     def _ended(self, stage: str, mark: str, seconds: float, text: str = "", why: str = "") -> None:
         self.clear()
         head = f"{shown(stage):<11} {mark:<4} {seconds:7.1f} s"
-        lines = self._wrapped(_PART.join([head, *filter(None, [text, f"[{shown(why)}]" if why else ""])]))
+        line = _PART.join([head, *filter(None, [text, f"[{shown(why)}]" if why else ""])])
+        lines = wrapped(line, self._columns() - 1, _INDENT) if self._live else [line]
         lines[0] = lines[0].replace(f" {mark} ", f" {self._paint.status(mark)} ", 1)
         self._print("\n".join(lines))
-
-    def _wrapped(self, text: str) -> list[str]:
-        """Cuts a line between words where a terminal would cut it anywhere."""
-        if not self._live:
-            return [text]
-        cells, lines = self._columns() - 1, [""]
-        for word in text.split(" "):
-            longer = f"{lines[-1]} {word}" if lines[-1] else word
-            if cell_len(longer) > cells and lines[-1].strip() and cells > 2 * _INDENT:
-                lines.append(" " * _INDENT + word)
-            else:
-                lines[-1] = longer
-        return lines
 
     def note(self, text: str) -> None:
         """Writes a line that stays, above the live line."""
@@ -224,6 +212,25 @@ class StageScreen(Screen):
 
     def end_beside(self) -> None:
         """See `Screen.end_beside`; the stage's next word follows."""
+
+
+def wrapped(text: str, cells: int, indent: int) -> list[str]:
+    """Cuts a line between words where a terminal would cut it anywhere.
+
+    Args:
+        text: the line.
+        cells: of the terminal at most; one that is narrower than twice the indent cuts the line itself.
+        indent: cells before each further line.
+    """
+    begin, *words = text.split(" ")
+    lines = [begin]
+    for word in words:
+        longer = f"{lines[-1]} {word}"
+        if cell_len(longer) > cells and lines[-1].strip() and cells > 2 * indent:
+            lines.append(" " * indent + word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def fit(parts: Sequence[str], cells: int) -> str:

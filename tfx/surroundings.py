@@ -42,7 +42,7 @@ def settle(module: str, answers: bool) -> None:
     # Keras reads it even where no stage has chosen its backend yet: tensorflow-text imports Keras.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["KERAS_HOME"] = _keras_home()
-    _open_streams()
+    _open_streams(answers)
     os.environ["PYTHONUTF8"] = "1"  # in child processes
     is_utf8 = sys.flags.utf8_mode or codecs.lookup(locale.getencoding()).name == "utf-8"
     if not is_utf8 or sys.flags.optimize > 1 or "PYTHONWARNINGS" in ignored:
@@ -73,13 +73,18 @@ def working_directory_last() -> None:
         sys.path.append(os.getcwd())
 
 
-def _open_streams() -> None:
-    """Opens what was closed (`>&-`) on nothing, before a file of ours gets its number and with it what libraries print."""
+def _open_streams(answers: bool) -> None:
+    """Opens what was closed (`>&-`) on nothing, before a file of ours gets its number and with it what libraries print.
+
+    Args:
+        answers: Whether standard output is what the process is for; then it stays one that cannot be written.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+            mode = os.O_RDONLY if answers and number == 1 else os.O_RDWR
+            os.set_inheritable(os.open(os.devnull, mode), True)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
@@ -108,7 +113,8 @@ class _Answers(io.FileIO):
             self._lost = True
             if error.errno == errno.EPIPE:
                 raise SystemExit(0) from None
-            raise UserError(f"standard output cannot be written: {error.strerror}") from None
+            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise UserError(f"standard output cannot be written: {reason}") from None
 
 
 class _Messages(io.FileIO):

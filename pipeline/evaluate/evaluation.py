@@ -62,8 +62,9 @@ def measure_model(
     pq.write_table(pa.table(predictions), folder / "predictions.parquet")
     remarkable = remarks(confusion(table.labels, scores.argmax(1), len(names)), names)
     line = summary(metrics, ("accuracy", "f1_macro", "log_loss"), decision, remarkable)
-    evaluation.shown = {"metrics": metric_view(metrics), "classes": class_view(table.labels, scores, names)}
-    evaluation.properties |= {"split": config.split, "summary": line, **decision.properties()}
+    values = metric_view(metrics)
+    evaluation.shown = {"metrics": values, "classes": class_view(table.labels, scores, names)}
+    evaluation.properties |= {"split": config.split, "summary": line, "metrics": values, **decision.properties()}
     return decision.blessed
 
 

@@ -84,8 +84,9 @@ def measure_language_model(
     }
     pq.write_table(pa.table(predicted), folder / "predictions.parquet")
     line = summary(metrics, ("perplexity", "bits_per_byte", "accuracy"), decision)
-    evaluation.shown = {"metrics": metric_view(metrics)}
-    evaluation.properties |= {"split": config.split, "summary": line, **decision.properties()}
+    values = metric_view(metrics)
+    evaluation.shown = {"metrics": values}
+    evaluation.properties |= {"split": config.split, "summary": line, "metrics": values, **decision.properties()}
     return decision.blessed
 
 

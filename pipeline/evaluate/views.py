@@ -5,6 +5,7 @@ The forms are those of KFP's artifacts `system.Metrics` and `system.Classificati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,9 @@ _MAX_POINTS = 200
 
 
 def metric_view(metrics: Mapping[str, Figure]) -> dict[str, Any]:
-    """The values of all metrics but those of single classes."""
-    return {name: figure["value"] for name, figure in metrics.items() if "/" not in name}
+    """The values of all metrics but those of single classes and those that are no number."""
+    values = {name: figure["value"] for name, figure in metrics.items() if "/" not in name}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def class_view(labels: Integers, scores: Scores, names: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lmworks.configs.errors import ConfigError, UserError
+from lmworks.configs.errors import ConfigError
 from lmworks.configs.shown import shown
 from lmworks.pipeline.export.answers import Answering, Continuer, GraphError, Refusal, Texts, answering, task_of
 from lmworks.pipeline.export.continuation import Wish
@@ -46,8 +46,7 @@ class Predictor:
         asked: what the command line says.
 
     Raises:
-        ConfigError: flags that do not fit each other, or the servable.
-        UserError: there is no servable.
+        ConfigError: flags that do not fit each other, or the servable, or there is none.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -66,8 +65,8 @@ class Predictor:
             signatures = load_servable(self._folder.path).signatures
             serving_default = signatures.get("serving_default")
             if serving_default is None or "text" not in serving_default.structured_input_signature[1]:
-                raise UserError(
-                    f"{self._folder.path}: its signature serving_default takes no text: it is no servable of lmworks"
+                raise ConfigError(
+                    f"--servable={self._folder.path}: its signature serving_default takes no text: it is no servable of lmworks"
                 )
             self._model = answering(signatures, self._folder.labels, self._asked.wish)
             self._check_fit(task_of(signatures), self._model.is_pair)

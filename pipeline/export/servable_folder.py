@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmworks.configs.errors import UserError
+from lmworks.configs.errors import ConfigError, UserError
 from lmworks.configs.shown import shown
 from lmworks.tfx.artifacts import manifest_of
 
@@ -59,13 +59,15 @@ def find_servable(path: str) -> ServableFolder:
         path: folder that was named.
 
     Raises:
-        UserError: there is none; says where one is.
+        ConfigError: there is none; says where one is.
     """
     if "://" in path:
-        raise UserError(f"{path}: is a URL; copy the servable to this machine, and name its folder")
+        raise ConfigError(f"--servable={path}: is a URL; copy the servable to this machine, and name its folder")
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{path}: {'is no folder' if folder.exists() else 'there is no such folder'}; {_HINT}")
+        raise ConfigError(
+            f"--servable={path}: {'is no folder' if folder.exists() else 'there is no such folder'}; {_HINT}"
+        )
     for inside in _WITHIN:
         if (folder / inside / _GRAPH).is_file():
             return _described(folder / inside)
@@ -73,10 +75,12 @@ def find_servable(path: str) -> ServableFolder:
     if versions:
         return _described(max(versions, key=lambda version: int(version.name)))
     if (folder / "run.json").exists():
-        raise UserError(f"{path}: is a run without a servable; `lmworks runs` says how far it came, and why")
+        raise ConfigError(
+            f"--servable={path}: is a run without a servable; `lmworks runs` says how far it came, and why"
+        )
     runs = sorted(str(child.parents[3]) for child in folder.glob(f"*/export/servable/{SAVED_MODEL}/{_GRAPH}"))
     listed = ", ".join(runs[:_LISTED]) + (" …" if len(runs) > _LISTED else "")
-    raise UserError(f"{path}: holds no SavedModel; {f'there are {listed}' if runs else _HINT}")
+    raise ConfigError(f"--servable={path}: holds no SavedModel; {f'there are {listed}' if runs else _HINT}")
 
 
 _HINT = "a run's servable is at <root>/<run>/export/servable"
@@ -107,14 +111,27 @@ def load_servable(saved_model: Path) -> Any:
     try:
         return open_saved_model(saved_model)
     except (OSError, ValueError, tf.errors.OpError) as error:
+        if _is_damaged(saved_model / _GRAPH):
+            raise UserError(f"{saved_model}: the SavedModel is damaged; export it again") from error
         reason = shown(str(error).partition("\n")[0])
         raise UserError(f"{saved_model}: the SavedModel cannot be loaded: {reason}") from error
+
+
+def _is_damaged(graph: Path) -> bool:
+    """Whether a file is no SavedModel, or has no graph in it: TensorFlow says neither in words."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    try:
+        return not SavedModel.FromString(graph.read_bytes()).meta_graphs
+    except DecodeError:
+        return True
 
 
 def open_servable(folder: Path) -> Any:
     """Loads the SavedModel of a run, a servable or its own folder.
 
     Raises:
-        UserError: there is none, or it cannot be loaded.
+        UserError: it cannot be loaded; as `ConfigError` where there is none.
     """
     return load_servable(find_servable(str(folder)).path)

@@ -148,7 +148,7 @@ class FileOfTexts:
             yield from self._batches(content.stream) if self.kind == "parquet" else self._gathered(self._rows(content))
 
     def _rows(self, content: Content) -> Iterator[Row]:
-        columns = _KeptColumns(self.path, self.choose)
+        columns = _KeptColumns(self.path, self.check_columns)
         encoding = content.encoding("utf-8")
         if self.kind in ("json", "jsonl"):
             yield from read_json(self.path, content.text(encoding, "\n"), encoding, columns)
@@ -170,7 +170,7 @@ class FileOfTexts:
         return next((mark for mark, parts in names if not isinstance(self.choose(parts), str)), self.delimiter)
 
     def choose(self, names: Collection[str]) -> list[str] | str:
-        """The columns of the texts, or why there are none.
+        """The columns of the texts, or the key, `text` or `text_b`, of one that is missing.
 
         Args:
             names: columns that there are.
@@ -179,10 +179,33 @@ class FileOfTexts:
         for key, preferred in self._preferred.items():
             name = next((name for name in preferred if name in names), None)
             if name is None:
-                listed = ", ".join(names) or "none"
-                return f"no column {' or '.join(map(repr, preferred))}; it has: {listed}; name it by --{key}_column"
+                return key
             chosen.append(name)
         return chosen
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Refuses a table without the columns of the texts.
+
+        Args:
+            names: its columns.
+
+        Raises:
+            UserError: one of them is missing, or a name stands twice.
+        """
+        if not names:
+            raise ConfigError(f"{_KEY}: {self.path}: is empty")
+        _check_distinct(names, self.path)
+        if isinstance(key := self.choose(names), str):
+            lacking = " or ".join(map(repr, self._preferred[key]))
+            raise ConfigError(
+                f"{_KEY}: {self.path}: has no column {lacking}; it has: {', '.join(names)}; name it by --{key}_column"
+            )
+
+    def _texts(self, row: Mapping[str, Any]) -> Texts | Refusal:
+        chosen = self.choose(row)
+        if isinstance(chosen, str):
+            return Refusal(f"column {' or '.join(self._preferred[chosen])} is missing")
+        return _texts([row[name] for name in chosen], chosen)
 
     def _gathered(self, rows: Iterator[Row]) -> Iterator[Window]:
         """Rows of text formats, some at once."""
@@ -190,14 +213,10 @@ class FileOfTexts:
         kept: list[dict[str, Any]] = []
         characters = 0
         for row in rows:
-            if row.values is None:
-                texts.append(Refusal(f"line {row.number}: {row.reason}"))
-            else:
-                chosen = self.choose(row.values)
-                assert not isinstance(chosen, str), "rows without these columns are refused"
-                texts.append(_texts([row.values[name] for name in chosen], chosen))
-                characters += sum(map(len, texts[-1])) if isinstance(texts[-1], tuple) else 0
-            kept.append(row.values or {})
+            values = row.values or {}
+            texts.append(Refusal(row.reason) if row.reason else self._texts(values))
+            characters += sum(map(len, texts[-1])) if isinstance(texts[-1], tuple) else 0
+            kept.append(values)
             if len(texts) == _WINDOW or characters > _WINDOW_CHARACTERS:
                 yield Window(texts, kept)
                 texts, kept, characters = [], [], 0
@@ -211,10 +230,8 @@ class FileOfTexts:
             table = pq.ParquetFile(stream)
             self.total = table.metadata.num_rows
             names = table.schema_arrow.names
-            _check_distinct(names, self.path)
+            self.check_columns(names)
             chosen = self.choose(names)
-            if isinstance(chosen, str):
-                raise ConfigError(f"{_KEY}: {self.path}: has {chosen}")
             arrays = [takeable(pa.nulls(0, field.type)) for field in table.schema_arrow]
             fields = [field.with_type(array.type) for field, array in zip(table.schema_arrow, arrays, strict=True)]
             self.schema = pa.schema(fields, table.schema_arrow.metadata)
@@ -254,35 +271,32 @@ class _KeptColumns:
 
     Args:
         path: of the file.
-        choose: gives the columns of the texts, or says why there are none.
+        check: refuses a table by the names of its columns.
     """
 
     quotes_fix = "check its quotes"
 
-    def __init__(self, path: str, choose: Callable[[Collection[str]], list[str] | str]) -> None:
-        self._path, self._choose = path, choose
+    def __init__(self, path: str, check: Callable[[Sequence[str]], None]) -> None:
+        self._path, self._check = path, check
         self.names: list[str] = []
 
     def of_file(self, names: Sequence[str]) -> list[str]:
         """The names as they are."""
-        _check_distinct(names, self._path)
-        if isinstance(lack := self._choose(names), str):
-            raise ConfigError(f"{_KEY}: {self._path}: has {lack}")
+        self._check(names)
         self.names += names
         return self.names
 
     def of_object(self, names: tuple[str, ...], number: int) -> tuple[list[str], str]:
-        """The names as they are, and why the object cannot be a row."""
-        lack = self._choose(names)
-        return list(names), lack if isinstance(lack, str) else ""
+        """The names as they are; a column that is missing costs no other one."""
+        return list(names), ""
 
     def row(self, number: int, names: Sequence[str], values: Sequence[Any], encoding: str) -> Row:
         """The row; bytes that are no text are looked for only in its texts."""
         return Row(self._path, number, dict(zip(names, values, strict=True)))
 
-    def refused(self, number: int, reason: str) -> Row:
-        """A row that cannot be read."""
-        return Row(self._path, number, None, reason)
+    def refused(self, number: int, reason: str, values: dict[str, Any] | None = None) -> Row:
+        """A row that has no answer, with what could be read of it."""
+        return Row(self._path, number, values, reason)
 
     def delimiter_hint(self, names: Sequence[str]) -> str:
         """Nothing: the delimiter was chosen by the header."""

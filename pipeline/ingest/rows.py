@@ -57,8 +57,14 @@ class Columns(Protocol):
     def row(self, number: int, names: Sequence[str], values: Sequence[Any], encoding: str) -> Row:
         """The row, or its refusal."""
 
-    def refused(self, number: int, reason: str) -> Row:
-        """A row that cannot be read."""
+    def refused(self, number: int, reason: str, values: dict[str, Any] | None = None) -> Row:
+        """A row that cannot be read.
+
+        Args:
+            number: of its line.
+            reason: why.
+            values: what could be read of it, by column.
+        """
 
     def delimiter_hint(self, names: Sequence[str]) -> str:
         """Proposes another delimiter."""
@@ -219,8 +225,8 @@ class FileColumns:
         """Points out what is no error."""
         self._notices.setdefault(self._key, message)
 
-    def refused(self, number: int, reason: str) -> Row:
-        """A row that cannot be read."""
+    def refused(self, number: int, reason: str, values: dict[str, Any] | None = None) -> Row:
+        """A row that cannot be read, which is left out whole."""
         return Row(self._path, number, None, reason)
 
     def check_documents(self) -> None:

@@ -55,9 +55,11 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
         if not dialect.quoted:
             quoted += any(map(_is_quoted, values))
         if len(values) != len(names):
-            yield columns.refused(number, f"{len(values)} fields where the header has {len(names)}")
+            reason = f"{len(values)} fields where the header has {len(names)}"
+            yield columns.refused(number, reason, dict(zip(names, values, strict=False)))
         elif values in headers:
-            yield columns.refused(number, _HEADER_AGAIN if dialect.header or rows > 1 else _HEADER_THERE)
+            reason = _HEADER_AGAIN if dialect.header or rows > 1 else _HEADER_THERE
+            yield columns.refused(number, reason, dict(zip(names, values, strict=True)))
         else:
             yield columns.row(number, names, values, encoding)
     if quoted and quoted >= _QUOTED_SHARE * rows:

@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -314,7 +314,7 @@ def _go_on(
                     name: value for name, value in metrics.items() if "/" not in name
                 }  # without those of each class
                 print(f"train: step {step}: {_told(plain)}", file=sys.stderr, flush=True)
-                watch.tell(step, {config.monitored: metrics[config.monitored]})
+                watch.validated(step, config.monitored, metrics[config.monitored])
             if step >= steps or best.give_up or (work.model.stop_training and best.judged == step):
                 own.on_train_end()
                 return step
@@ -390,7 +390,9 @@ class _Watch:
         self._first = 0
         self._began = self._since = self._said_at = time.monotonic()
         self._waited = 0.0
-        self._facts: dict[str, float | str] = {}
+        self._loss: dict[str, float] = {}
+        self._validated: dict[str, str] = {}
+        self._speeds: dict[str, float] = {}
         """What was said last beside the number of steps."""
 
     def begin(self, step: int, waited: float) -> None:
@@ -404,9 +406,14 @@ class _Watch:
         self._examples += sum(batch.examples for batches in steps for batch in batches)
         self._tokens += sum(batch.tokens for batches in steps for batch in batches)
 
-    def tell(self, step: int, more: Mapping[str, float] | None = None) -> None:
+    def validated(self, step: int, name: str, value: float) -> None:
+        """Says what a validation gave, now and until the next one."""
+        self._validated = {f"validation {name}": metric(value)}
+        self.tell(step)
+
+    def tell(self, step: int) -> None:
         """Says how far the run is, with what is known since the last reading of the device."""
-        facts = {**self._facts, **(more or {})}
+        facts: dict[str, float | str] = {**self._loss, **self._validated, **self._speeds}
         if self._first < step < self._steps:
             facts = {LEFT: self._left(step), **facts}
         report(step, self._steps, "steps", **facts)
@@ -461,16 +468,12 @@ class _Watch:
             facts["overflows"] = totals.overflows
         for name, value in facts.items():
             curves.scalar(f"train/{name}", value, step)
-        told: dict[str, float | str] = {
-            "loss": facts.get("loss", math.nan),
-            "tokens/s": round(speed),
-            "examples/s": rows,
-        }
-        self._facts = told
+        self._loss = {"loss": facts.get("loss", math.nan)}
+        self._speeds = {"tokens/s": round(speed), "examples/s": rows}
         self.tell(step)
         if now - self._said_at > _LOG_SECONDS or step == self._steps:
             self._said_at = now
-            line = _told({**told, "waiting for data": f"{100 * stalled:.1f} %"})
+            line = _told({**self._loss, **self._speeds, "waiting for data": f"{100 * stalled:.1f} %"})
             print(
                 f"train: step {step} of {self._steps}: {line}, {clock(self._left(step))} left",
                 file=sys.stderr,

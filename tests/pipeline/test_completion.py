@@ -19,6 +19,9 @@ TYPED = {
     "lmworks compile --target=k": "kubeflow",
     "lmworks runs ": "first",
     "lmworks runs --root=elsewhere s": "second",
+    "lmworks runs --json ": "first",
+    "lmworks runs first ": "--follow --help --json --root= --verbosity=",
+    "lmworks runs first --f": "--follow",
     "lmworks runs --f": "--follow",
     "lmworks nothing --f": "",
 }

@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmworks.configs.errors import UserError
+from lmworks.configs.errors import ConfigError
 from lmworks.pipeline.export.answers import LONGEST, Refusal, answer_all, answering
 from lmworks.pipeline.export.continuation import Wish
 from lmworks.pipeline.export.servable_folder import find_servable, open_servable
@@ -253,7 +253,7 @@ def test_where_a_servable_is_looked_for(tiny, tmp_path):
     for version in ("9", "10"):
         shutil.copytree(expected, tmp_path / "models" / version)
     assert find_servable(str(tmp_path / "models")).path.name == "10"
-    with pytest.raises(UserError, match=rf"holds no SavedModel; there are {tiny.folder}$"):
+    with pytest.raises(ConfigError, match=rf"holds no SavedModel; there are {tiny.folder}$"):
         find_servable(str(tiny.root))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").touch()
@@ -263,20 +263,21 @@ def test_where_a_servable_is_looked_for(tiny, tmp_path):
         (tmp_path / "none", "there is no such folder"),
         ("s3://bucket/run", "is a URL"),
     ):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(ConfigError, match=words):
             find_servable(str(path))
 
 
 def test_a_saved_model_that_is_no_servable(tmp_path, capsys):
-    (tmp_path / "saved_model.pb").write_bytes(b"no graph")
-    code, _, err = predict(capsys, f"--servable={tmp_path}", "--text=a")
-    assert code == 1
-    assert "cannot be loaded" in err
+    for content in (b"no graph", b""):
+        (tmp_path / "saved_model.pb").write_bytes(content)
+        code, _, err = predict(capsys, f"--servable={tmp_path}", "--text=a")
+        assert (code, err) == (1, f"lmworks predict: {tmp_path}: the SavedModel is damaged; export it again\n")
+        load_once.cache_clear()
     module = tf.Module()
     module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([], tf.float32, "x")])
     tf.saved_model.save(module, str(tmp_path / "other"), signatures={"serving_default": module.double})
     code, _, err = predict(capsys, f"--servable={tmp_path / 'other'}", "--text=a")
-    assert code == 1
+    assert code == 2
     assert "it is no servable of lmworks" in err
 
 
@@ -293,12 +294,12 @@ def test_csv_keeps_its_columns(servables, tmp_path, capsys):
     arguments = [f"--servable={servables['classifier']}", f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"]
     code, out, err = predict(capsys, *arguments)
     assert (code, out.strip()) == (1, f"{tmp_path}/out.csv")
-    assert "2 of 6 rows have no answer (column error); the first: row 4: line 7: 4 fields where the header has 3" in err
+    assert "2 of 6 rows have no answer (column error); the first: row 4: 4 fields where the header has 3" in err
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         header, *rows = csv.reader(file)
     assert header == ["id", "text", "note", *ADDED]
     assert [tuple(row[:3]) for row in rows] == [
-        *ROWS, ("", "", ""), ("9", "The film was great.", "caf\udce9"), ("10", "caf\udce9", ""),
+        *ROWS, ("8", "too", "many"), ("9", "The film was great.", "caf\udce9"), ("10", "caf\udce9", ""),
     ]  # fmt: skip
     assert [row[3] for row in rows] == ["positive", "negative", rows[2][3], "", "positive", ""]
     assert float(rows[0][4]) + float(rows[0][5]) == pytest.approx(1, abs=2e-6)
@@ -358,7 +359,7 @@ def test_jsonl_keeps_keys_and_types(servables, tmp_path, capsys):
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [list(row)[-4:] for row in found] == [ADDED] * 7
     kept = [{name: value for name, value in row.items() if name not in ADDED} for row in found]
-    assert kept == [*rows[:4], {}, rows[5], {}]
+    assert kept == [*rows, {}]
     assert [row["prediction"] for row in found] == [
         "positive",
         "negative",
@@ -370,8 +371,8 @@ def test_jsonl_keeps_keys_and_types(servables, tmp_path, capsys):
     ]
     assert [row["error"] is None for row in found] == [True, True, False, False, False, True, False]
     assert "a list where text is expected" in found[3]["error"]
-    assert "line 5: no column 'text'" in found[4]["error"]
-    assert "line 7: no JSON" in found[6]["error"]
+    assert found[4]["error"] == "column text is missing"
+    assert found[6]["error"].startswith("no JSON")
 
 
 def test_parquet_keeps_types(servables, tmp_path, capsys):
@@ -440,6 +441,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing(servables, content, tmp_path,
     else:
         assert code in (1, 2)
         assert f"--input: {tmp_path}/in.csv" in err or f"{tmp_path}/in.csv:" in err
+        assert content or "is empty" in err
         assert "ingest" not in err
         assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as reference
 
+from lmworks.tfx import run_views, runs
 from lmworks.tfx.artifacts import Model, manifest_of, read
 from lmworks.tfx.metadata import Metadata
 from tests.conftest import REPOSITORY, lmworks
@@ -48,6 +49,8 @@ def test_every_stage_is_made_and_linked(tiny):
 def test_metrics_equal_scikit_learn(tiny):
     told = json.loads((tiny.folder / "evaluate/evaluation/metrics.json").read_text())
     table = pq.read_table(tiny.folder / "evaluate/evaluation/predictions.parquet")
+    listed = run_views.as_json(tiny.folder, runs.read_record(tiny.folder))["stages"][3]
+    assert listed["figures"]["evaluation/metrics/accuracy"] == told["metrics"]["accuracy"]["value"]
     assert table.schema.names == ["id", "label", "prediction", "scores"]
     label, prediction = table["label"].to_pylist(), table["prediction"].to_pylist()
     scores = np.stack(table["scores"].to_numpy())

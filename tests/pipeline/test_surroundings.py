@@ -79,6 +79,8 @@ def test_streams_that_are_full_closed_or_read_no_longer(tmp_path):
     full = "standard output cannot be written: No space left on device\n"
     for line, code, output, errors in [
         ("$LMWORKS --help >/dev/full", 1, "", f"lmworks: {full}"),
+        ("$LMWORKS schema >&-", 1, "", "lmworks schema: standard output cannot be written: it is closed\n"),
+        ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $LMWORKS schema <&- >&-", 1, "", "lmworks schema: standard output cannot be written: it is closed\n"),
         ("$LMWORKS nonsense 2>/dev/full", 2, "", ""),
         ("$LMWORKS schema | head -1; exit ${PIPESTATUS[0]}", 0, "{\n", ""),
         ("mkdir gone; cd gone; rmdir ../gone; $LMWORKS runs", 1, "", "lmworks: the working directory was removed; change to another folder\n"),

@@ -24,8 +24,8 @@ from lmworks.pipeline.train.component import train
 from lmworks.pipeline.train.curves import Curves
 from lmworks.pipeline.train.engine import _build, _divide
 from lmworks.pipeline.train.feed import Feed
-from lmworks.pipeline.train.loop import Best
-from lmworks.tfx import launch
+from lmworks.pipeline.train.loop import Best, _Watch
+from lmworks.tfx import launch, progress
 from lmworks.tfx.artifacts import SETTLED
 from lmworks.tfx.process import Stopped
 from tests.pipeline.training import BACKEND, config, curve, digest, largest_difference, run, trained, weights
@@ -629,3 +629,16 @@ def test_a_feed_is_in_order_and_raises_what_making_raised():
 
 def test_the_backend_is_the_one_that_is_meant():
     assert keras.backend.backend() == BACKEND
+
+
+def test_a_validation_stays_on_the_live_line_until_the_next(monkeypatch):
+    read_end, write_end = os.pipe()
+    monkeypatch.setenv(progress.ENVIRONMENT, str(write_end))
+    watch = _Watch(config(), None, 10)
+    with progress.within("part"):
+        watch.validated(5, "accuracy", 1.0)
+    watch.tell(10)
+    os.close(write_end)
+    with open(read_end) as events:
+        facts = [json.loads(event)["facts"] for event in events]
+    assert [one["validation accuracy"] for one in facts] == ["1.0000", "1.0000"]

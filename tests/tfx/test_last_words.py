@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import signal
 import sys
 
@@ -12,6 +13,40 @@ from lmworks.tfx import last_words
 from lmworks.tfx.artifacts import Examples
 from lmworks.tfx.component import Node, Output, component
 from lmworks.tfx.local import LocalRunner, StageError
+from tests.conftest import REPOSITORY
+
+
+class Code(BaseModel):
+    """Code that a person wrote."""
+
+    path: str
+
+
+@component
+def call(config: Code, examples: Output[Examples]) -> None:
+    """Runs it, as train runs a callback."""
+    runpy.run_path(config.path, run_name="cb2")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("json.loads('{')", "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("import sys; print('unrelated'); sys.exit(3)", "ended itself with exit code 3"),
+        ("raise SystemExit", "ended itself with exit code 0"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("in_process", [False, True])
+def test_an_error_in_code_of_the_person_says_where(tmp_path, line, reason, in_process, monkeypatch):
+    if not in_process and "exit(3)" not in line:
+        pytest.skip("the same as in this process")
+    (tmp_path / "cb2.py").write_text(f"import json\n\n\n{line}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    with pytest.raises(StageError) as caught:
+        LocalRunner(tmp_path, "run", {}, in_process).execute([Node(call, Code(path=str(tmp_path / "cb2.py")))])
+    assert str(caught.value).startswith(f"call: {reason} (cb2.py:4)")
 
 
 class End(BaseModel):

@@ -13,6 +13,7 @@ import pytest
 
 from lmworks.pipeline.main import main
 from lmworks.tfx import locks, run_views, runs
+from lmworks.tfx.colours import Paint
 from lmworks.tfx.local import StageError
 from tests.conftest import REPOSITORY, lmworks
 from tests.tfx import stages
@@ -84,6 +85,8 @@ def test_follow_leaves_quietly_and_a_stopped_run_is_called_so(tmp_path, start, c
     assert record["status"] == "stopped"
     assert record["began"] < record["ended"] < time.time()
     assert "one: stopped" in run_views.show(tmp_path / "one")
+    assert main(["runs", f"--root={tmp_path}", "one", "--follow"]) == 130
+    assert "the same command goes on from" in capsys.readouterr().err
     assert "stopped" in run_views.table(runs.readable(tmp_path))[1]
     (tmp_path / "release").touch()
     stages.run(tmp_path, "one", "yes", tmp_path / "release")
@@ -119,6 +122,12 @@ def test_a_failed_run_says_why_and_its_curve_stays_until_it_starts_again(tmp_pat
     done = lmworks("runs", f"--root={tmp_path}", "one", "--follow")
     assert done.returncode == 1
     assert done.stderr == "learn: the word is bad; take another\n"
+    lines = run_views.show(tmp_path / "one").splitlines()
+    assert lines[-3:] == [
+        "  learn",
+        f"    {tmp_path}/one/learn/live  (not finished)",
+        "  learn: the word is bad; take another",
+    ]
     live = tmp_path / "one/learn/live"
     assert list(live.glob("logs/*.tfevents.*"))
     assert runs.read_record(tmp_path / "one").get("running") is None
@@ -146,6 +155,36 @@ def test_a_run_is_shown_in_the_order_of_its_stages_in_the_words_of_the_screen(tm
     assert main(["runs", f"--root={tmp_path}", "two", "--json", "--follow"]) == 2
 
 
+def test_a_run_that_was_refused_is_called_so_and_shown_in_colours(tmp_path, monkeypatch, capsys):
+    stages.run(tmp_path, "one", "no")
+    record = json.loads((tmp_path / "one" / runs.RECORD).read_text())
+    record["stages"]["learn"]["summary"] = "words " * 20
+    (tmp_path / "one" / runs.RECORD).write_text(json.dumps(record))
+    assert record["status"] == "done"
+    assert main(["runs", f"--root={tmp_path}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["status"] == "refused"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    paint = Paint(sys.stdout)
+    assert "one  \x1b[33mrefused\x1b[0m  " in run_views.table(runs.readable(tmp_path), 80, paint)[1]
+    lines = run_views.show(tmp_path / "one", width=79, paint=paint).splitlines()
+    assert lines[0].startswith("one: \x1b[33mrefused\x1b[0m  ")
+    assert lines[-1] == "  tell        \x1b[33mskip\x1b[0m      0.0 s  [learn said no]"
+    assert any(line.startswith(31 * " " + "words") for line in lines)
+
+
+def test_numbers_and_times_for_scripts(tmp_path):
+    stages.run(tmp_path, "one", "yes")
+    manifest = tmp_path / "one/learn/logs/artifact.json"
+    properties = {"metrics": {"accuracy": 0.5}, "steps": 2, "good": True}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"properties": properties}))
+    record = runs.read_record(tmp_path / "one")
+    learn = run_views.as_json(tmp_path / "one", record)["stages"][1]
+    assert learn["figures"] == {"logs/metrics/accuracy": 0.5, "logs/steps": 2}
+    record |= {"status": "running", "running": {"stage": "tell", "since": 0}}
+    assert run_views.as_json(tmp_path / "one", record)["running"]["since"] == "1970-01-01T00:00:00+00:00"
+
+
 def test_a_list_is_cut_to_the_width_of_a_terminal(tmp_path):
     stages.run(tmp_path, "one", "yes")
     record = runs.read_record(tmp_path / "one") | {"status": "failed", "error": "a long story " * 20}
@@ -162,6 +201,10 @@ def test_follow_of_a_run_that_said_no_is_exit_code_3(tmp_path):
 
 
 def test_follow_needs_a_name_that_is_known(tmp_path):
+    assert (
+        f"lmworks run --config=configs/tiny.yaml --root={tmp_path} makes one"
+        in lmworks("runs", f"--root={tmp_path}").stderr
+    )
     assert "--follow needs a run's name" in lmworks("runs", f"--root={tmp_path}", "--follow").stderr
     assert lmworks("runs", f"--root={tmp_path}", "none", "--follow").returncode == 2
 
