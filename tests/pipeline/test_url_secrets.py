@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -200,6 +201,16 @@ def test_a_pipeline_keeps_what_it_needs(recipe):
         ("github://org:repo@main/a.csv", "github://org:repo@main/a.csv", None),
         ("zip://a.csv::hf://datasets/o/n@main/a.zip", "zip://a.csv::hf://datasets/o/n@main/a.zip", None),
         ("data/what?/a=b.csv", "data/what?/a=b.csv", None),
+        ("http://[::1]:8766/x.csv?token=S3", "http://[::1]:8766/x.csv?…", None),
+        ("http://me:S3@[::1]:8766/x.csv", "http://…@[::1]:8766/x.csv", "http://$LOGIN@HOST"),
+        ("https://h/a?sig=a::S3", "https://h/a?…", None),
+        ("https://me:S<\"3@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        ("https://S3:@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        ('https://h/a<b?sig="S3', "https://h/a<b?…", None),
+        (f"https://aws:S3{'x' * 3000}@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        (f"https://S3{'x' * 3000}@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        (f"https://h/{'x' * 3000}?sig=S3", f"https://h/{'x' * 3000}?…", None),
+        ("http://h:1/#/runs/details/run-1", "http://h:1/#/runs/details/run-1", None),
     ],
 )  # fmt: skip
 def test_what_is_masked_and_what_is_refused(url, shown, words):
@@ -211,6 +222,23 @@ def test_what_is_masked_and_what_is_refused(url, shown, words):
     advice = password_advice(url)
     assert (advice is None) == (words is None)
     assert advice is None or (words in advice and "S3@" not in advice)
+
+
+def test_a_space_ends_no_query_of_a_url():
+    assert masked_url("https://h/a?sig=S 3") == "https://h/a?…"
+    assert masked_url("ingest.train=https://me:S 3@h/a?sig=S 3") == "ingest.train=https://…@h/a?…"
+
+
+@pytest.mark.parametrize("text", ["http://", "http://a:b", "http://@h:", "https://a?", "a::b", "s3://a?#"])
+def test_long_texts_are_masked_in_proportional_time(text):
+    def seconds(count: int) -> float:
+        begin = time.process_time()
+        masked(text * count)
+        masked(f"{text * count}@")
+        masked_url(f"http://{text * count}@")
+        return time.process_time() - begin
+
+    assert seconds(100_000) < 5  # quadratic time took 28 s for one of them
 
 
 def test_only_what_signs_a_request_leaves_its_object_the_same():
