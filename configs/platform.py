@@ -147,7 +147,9 @@ class Resources(Section):
 
 def _url(value: str) -> str:
     if re.search(r"://[^/]*@", value):  # told without the value, which is secret
-        raise ValueError("must not hold a user or a password; set KFP_EXISTING_TOKEN in the environment, a token of yours")
+        raise ValueError(
+            "must not hold a user or a password; set KFP_EXISTING_TOKEN in the environment, a token of yours"
+        )
     if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
         raise ValueError("must be http://… or https://…")
     return value.rstrip("/")

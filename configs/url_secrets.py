@@ -89,7 +89,7 @@ def _hide(url: str, ends: str = "") -> str:
                 begin = place = host
             continue
         has_value = place <= last_value
-        if scheme in _HTTP and (mark[0] == "?" or has_value) or (scheme and mark[0] == "?" and has_value):
+        if (scheme in _HTTP and (mark[0] == "?" or has_value)) or (scheme and mark[0] == "?" and has_value):
             query = url[place:]
             length = len(query.rstrip(ends)) if ends else len(query)
             if length and not _ONLY_VARIABLES.fullmatch(query):

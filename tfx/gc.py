@@ -101,7 +101,9 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
         return
     if not _agreed(found, yes):
         return
-    removed = [item for item in _find_remote(remote, state)[0] if item in found]  # some may have come into use meanwhile
+    removed = [
+        item for item in _find_remote(remote, state)[0] if item in found
+    ]  # some may have come into use meanwhile
     for item in removed:
         remote.store.remove_folder(f"{'state' if item.kind == 'state' else 'store'}/{item.path}")
     print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")

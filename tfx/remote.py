@@ -240,7 +240,9 @@ class RemoteRoot:
             if content is not None and names.is_run(name) and (record := runs.parse_record(content)):
                 whole[name] = record
             elif content is not None:
-                reason = f"{self.url}/{shown(name)}/{runs.RECORD}: is no record of a run, perhaps another program's file"
+                reason = (
+                    f"{self.url}/{shown(name)}/{runs.RECORD}: is no record of a run, perhaps another program's file"
+                )
                 damaged.append(Damaged(reason, content))
         return whole, damaged
 

@@ -22,7 +22,12 @@ from lmworks.pipeline.ingest.readers import FORMATS, name_faults
 from lmworks.pipeline.ingest.rows import Row
 from lmworks.pipeline.ingest.separated import Dialect, read_separated
 from lmworks.pipeline.ingest.streams import (
-    PARQUET, Content, ForeignContentError, file_name, open_content, uncompressed_name,
+    PARQUET,
+    Content,
+    ForeignContentError,
+    file_name,
+    open_content,
+    uncompressed_name,
 )  # fmt: skip
 from lmworks.tfx.artifacts import sync
 from lmworks.tfx.progress import report

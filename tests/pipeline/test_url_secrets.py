@@ -15,13 +15,17 @@ import yaml
 
 from lmworks.configs.schema import IngestStage
 from lmworks.configs.url_secrets import masked, masked_url, names_object, password_advice
+from lmworks.pipeline.export.text_files import format_of
 from lmworks.pipeline.main import main
 from lmworks.tfx.fingerprint import external
+from lmworks.tfx.url_digests import is_unknown, url_digest
 from tests.conftest import lmworks
 from tests.pipeline.test_public_inputs import CLASSIFY, CSV, JSONL
 
 SECRETS = ("S3CRET-first", "S3CRET-second", "S3CRET-wrong", "S3CRET-password")
 ACCEPTED = SECRETS[:2]
+KNOWN = "--set=model.preset=bert_tiny_en_uncased"
+"""A preset that KerasHub has, for what looks at all stages."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -110,6 +114,7 @@ def test_a_token_stands_nowhere_and_another_one_reads_the_same(recipe, host, cap
         ("nothing.csv?token=S3CRET-first", "no such file"),
         ("broken.csv.gz?token=S3CRET-first", "broken.csv.gz?…: the compressed file is truncated"),
         ("*.csv?token=S3CRET-first", "ingest.train: "),
+        ("nothing.csv?acl=/*&token=S3CRET-first", "no such file"),
     ],
 )
 def test_errors_do_not_say_it(recipe, host, path, words, tmp_path, capfd):
@@ -118,6 +123,15 @@ def test_errors_do_not_say_it(recipe, host, path, words, tmp_path, capfd):
     assert words in said.err
     Path("recipe.yaml").unlink()
     no_secret_below(tmp_path, said.out + said.err)
+
+
+def test_a_star_in_a_signature_makes_no_glob(recipe, host, capfd):
+    assert main([*recipe(f"http://{host}/train.csv?acl=/*~token&token=S3CRET-first"), "--in_process"]) == 0
+    assert "rows" in capfd.readouterr().err
+    url = f"http://{host}/train.csv?acl=/*&hmac=1&token={{}}"
+    digests = [url_digest(url.format(token)) for token in SECRETS[:2]]
+    assert digests[0] == digests[1]
+    assert not is_unknown(digests[0])
 
 
 def test_the_log_of_a_failed_stage_does_not_say_it(recipe, host, tmp_path):
@@ -160,7 +174,7 @@ def test_queries_that_choose_what_is_read_are_told_apart_by_it(host):
 @pytest.mark.parametrize("target", ["kubeflow", "vertex"])
 def test_a_pipeline_holds_no_token(target, recipe, capfd):
     recipe("https://host/train.csv?X-Amz-Signature=S3CRET-first&X-Amz-Date=1")
-    arguments = ["compile", "--config=recipe.yaml", f"--target={target}", "--output=pipeline.yaml"]
+    arguments = ["compile", "--config=recipe.yaml", f"--target={target}", "--output=pipeline.yaml", KNOWN]
     assert main(arguments) == 2
     said = capfd.readouterr().err
     assert "ingest.train.path: https://host/train.csv?…: its query holds X-Amz-Signature, X-Amz-Date" in said
@@ -171,7 +185,7 @@ def test_a_pipeline_holds_no_token(target, recipe, capfd):
 
 def test_a_pipeline_keeps_what_it_needs(recipe):
     recipe("https://host/train.csv?$QUERY", other="https://host/other?format=csv&raw=1", format="csv")
-    assert main(["compile", "--config=recipe.yaml", "--target=kubeflow", "--output=pipeline.yaml"]) == 0
+    assert main(["compile", "--config=recipe.yaml", "--target=kubeflow", "--output=pipeline.yaml", KNOWN]) == 0
     written = Path("pipeline.yaml").read_text()
     assert "https://host/train.csv?$QUERY" in written
     assert "https://host/other?format=csv&raw=1" in written
@@ -248,6 +262,29 @@ def test_only_what_signs_a_request_leaves_its_object_the_same():
 
 
 @pytest.mark.parametrize(
+    ("flags", "words", "status"),
+    [
+        (["--input=http://{host}/data.jsonl?sig=1&token=S3CRET-wrong"], "data.jsonl?…: cannot be reached: 403", 1),
+        (["--input=http://{host}/nothing.jsonl?token=S3CRET-first"], "no such file", 1),
+        (["--input=http://127.0.0.1:1/data.jsonl?token=S3CRET-first"], "data.jsonl?…: cannot be reached: ", 1),
+        (["--input=http://{host}/*.jsonl?token=S3CRET-first"], "names several files; name one", 2),
+        (["--input=http://me:S3CRET-password@{host}/data.jsonl"], "--input: a URL must not hold a user's password", 2),
+    ],
+)  # fmt: skip
+def test_predict_reads_urls_as_ingest_does(flags, words, status, tiny, host, tmp_path, capfd):
+    flags = [flag.format(host=host) for flag in flags]
+    assert main(["predict", f"--servable={tiny.folder}", f"--output={tmp_path}/out.jsonl", *flags]) == status
+    said = capfd.readouterr().err
+    assert words in said
+    assert "S3CRET" not in said
+
+
+def test_the_format_of_a_url_is_that_of_its_path():
+    assert format_of("https://h/x.csv?sig=a.b/c.parquet", "--input") == "csv"
+    assert format_of("simplecache::https://h/x.jsonl.gz#part", "--input") == "jsonl"
+
+
+@pytest.mark.parametrize(
     ("key", "words"),
     [
         ("model.preset=hf://me:S3CRET-first@owner/name", "HF_TOKEN"),
@@ -257,10 +294,13 @@ def test_only_what_signs_a_request_leaves_its_object_the_same():
         ("platform.train.state=gs://a:S3CRET-first@bucket", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("ingest.test={path: 'http://a:S3CRET-first@b/c', x: 1}", "ingest.test.x: unknown key"),
         ("http://a:S3CRET-first@b=", "must be KEY=VALUE"),
+        (f"http://a:S3CRET-first{'x' * 3000}@b=", "must be KEY=VALUE"),
+        (f"platform.kubeflow.host=https://me:S3CRET-first{'x' * 3000}@b", "KFP_EXISTING_TOKEN"),
+        ("platform.kubeflow.host=https://me:S 3CRET-first@b", "KFP_EXISTING_TOKEN"),
     ],
 )  # fmt: skip
 def test_other_keys_with_secrets_are_refused_without_saying_them(key, words, recipe, capfd):
     assert main([*recipe("other.csv"), f"--set={key}"]) == 2
     said = capfd.readouterr().err
     assert words in said or "http://a" in key
-    assert "S3CRET" not in said
+    assert "3CRET" not in said

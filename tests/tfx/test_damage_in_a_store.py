@@ -92,7 +92,9 @@ def test_records(store, capfd):
             code, out, errors = tell(capfd, "gc", where, "--yes", *state)
             assert (code, out) == (1, ""), damage
             assert name in errors
-            assert "what it holds on to is not known, so nothing was removed: run it again, or see whose it is" in errors
+            assert (
+                "what it holds on to is not known, so nothing was removed: run it again, or see whose it is" in errors
+            )
             assert kept(store) == before
     assert tell(capfd, "runs", where, "good", "--follow")[0] == 0
     assert [result.status for result in remote_stages.run(store.url, "good").results] == ["cached", "cached"]
