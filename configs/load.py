@@ -18,6 +18,7 @@ from lmworks.configs.other_names import ANSWER_OF, KEY_OF, VALUE_OF, snake_case
 from lmworks.configs.schema import Config
 from lmworks.configs.section import OnlyFor
 from lmworks.configs.shown import shown
+from lmworks.configs.url_secrets import masked_url
 from lmworks.configs.yaml_bounds import DEPTH, SIZE
 from lmworks.configs.yaml_reader import parse_value, parse_yaml
 
@@ -151,7 +152,7 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
         return f"{path}: unknown key; {_hint(location, schema)}"
     if details["type"] == "missing":
         return f"{path}: is missing"
-    value = repr(details["input"])
+    value = masked_url(repr(details["input"]))  # before it is cut, for a secret is known by what stands behind it
     value = value if len(value) <= 80 else value[:77] + "..."
     if details["loc"][-1:] == ("[key]",):
         path, value = ".".join(map(str, location[:-2])), f"the key {value}"

@@ -146,6 +146,10 @@ class Resources(Section):
 
 
 def _url(value: str) -> str:
+    if re.search(r"://[^/]*@", value):  # told without the value, which is secret
+        raise ValueError(
+            "must not hold a user or a password; set KFP_EXISTING_TOKEN in the environment, a token of yours"
+        )
     if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
         raise ValueError("must be http://… or https://…")
     return value.rstrip("/")
@@ -185,12 +189,6 @@ class Kubeflow(Section):
     """Kubernetes' service account of the stages; the installation's own when not given."""
     ca_file: NotBlank | None = None
     """Certificates of the authority that signed the server's, where the system does not know it."""
-
-    @model_validator(mode="after")
-    def _safe(self) -> Kubeflow:
-        if self.host and re.search(r"://[^/]*@", self.host):  # told without the value, which is secret
-            raise ValueError("host: must not hold a user or a password; credentials come from the environment")
-        return self
 
 
 class Registry(Section):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lmworks.configs.url_secrets import masked
+
 LIMIT = 8_000
 """Characters of a message at most: far more than any list of errors that a person reads."""
 
@@ -30,6 +32,9 @@ def shown(text: object, limit: int = LIMIT, *, lines: bool = False) -> str:
     """
     unsafe = _UNSAFE_IN_LINES if lines else _UNSAFE
     safe = unsafe.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+    if len(safe) <= limit:
+        return safe
+    safe = masked(safe)  # for a password is known by the `@` behind it, which the cut may take
     if len(safe) <= limit:
         return safe
     mark = f"… ({len(safe) - limit:,} characters more) …"

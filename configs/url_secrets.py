@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from urllib.parse import parse_qsl
 
@@ -15,23 +14,21 @@ _NAME = r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})"
 _VARIABLE = re.compile(_NAME)
 _MARK = "\0"
 """Stands for a variable of the environment, which is no secret itself."""
-_SCHEME = r"(?<![\w+.-])(?!(?:github|git)://)[A-Za-z][\w+.-]*://"  # these two have ORG:REPO@REVISION in that place
-_PART = 1024
-"""Characters of a part of a URL at most: a text of thousands of URLs that are cut takes no thousand times its length."""
-_ENDS = "'),;:.]}"
+_ENDS = "'\"),;:.]}>"
 """What may stand behind a URL in a text."""
 _ONLY_VARIABLES = re.compile(rf"(?:{_NAME})+[{re.escape(_ENDS)}]*")
+_SCHEME = r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]*://"
+_IN_TEXT = re.compile(rf"{_SCHEME}\S*")
+"""What may hold URLs in a text; a quote or a bracket does not end it, for a secret may hold one."""
+_PARTS = re.compile(rf"{_SCHEME}|[?#]")
+_CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:::|://))")
+"""Between the parts of a chained URL; the `::` of an address such as [::1] is none."""
 # A colon that begins no port (http://host:80/a@b) and no chain (zip://a::s3://b@c); the secret itself may hold a slash.
-_PASSWORD = re.compile(
-    rf"""({_SCHEME})([^\s/?#"<>:@\[]{{0,{_PART}}}):(?!:|\d+(?:[/?#\s]|$))([^\s"<>@]{{0,{_PART}}})@(?:[^\s/"<>@]*@)*"""
-)
-_USER = re.compile(rf"""((?<![\w+.-])https?://)([^\s/?#"<>:@]{{1,{_PART}}})@""")
-_QUERY = re.compile(rf"""((?<![\w+.-])https?://[^\s?#"<>]{{0,{_PART}}})[?#]([^\s"<>]+)""")
-_OTHER_QUERY = re.compile(rf"""({_SCHEME}[^\s?"<>]{{0,{_PART}}})\?([^\s"<>=]*=[^\s"<>]*)""")
-_HIDING = (
-    (_PASSWORD, f"{{}}{HIDDEN}@"), (_USER, f"{{}}{HIDDEN}@"), (_QUERY, f"{{}}?{HIDDEN}"), (_OTHER_QUERY, f"{{}}?{HIDDEN}"),
-)  # fmt: skip
-"""What is hidden of a URL, with what stands in its place behind the first group."""
+_USER = re.compile(r"([^/?#:@\[\s]*)(@|:(?!:|\d+(?:[/?#\s]|$)))")
+_MORE = re.compile(r"(?:[^\s/@]*@)*")
+_HTTP = ("http", "https")
+_WITH_REVISION = ("github", "git")
+"""Schemes that have ORG:REPO@REVISION in the place of a login."""
 _SIGNS = re.compile(
     r"x-(amz|goog|oss|cos|obs|ms|bce|tos)-.*|awsaccesskeyid|ossaccesskeyid|googleaccessid|expires|policy|key-pair-id"
     r"|sig|se|st|sp|sv|sr|srt|sip|spr|skoid|sktid|skt|ske|sks|skv"  # of Azure's storage
@@ -58,35 +55,73 @@ def masked(text: str) -> str:
     """Returns a text without the passwords and queries of the URLs in it; names of variables stay.
 
     Args:
-        text: a URL, or any text such as an error message.
+        text: a URL, or any text such as an error message; the time is proportional to its length.
     """
-    if "://" not in text:
-        return text
-    for pattern, hidden in _HIDING:
-        text = pattern.sub(functools.partial(_hide, hidden), text)
-    return text
-
-
-def _hide(hidden: str, match: re.Match[str]) -> str:
-    secret = match[match.lastindex or 0]
-    if _ONLY_VARIABLES.fullmatch(secret):
-        return match[0]
-    end = len(secret.rstrip(_ENDS)) if match[0].endswith(secret) else len(secret)  # of a query
-    return hidden.format(match[1]) + secret[end:] if end else match[0]
+    return _IN_TEXT.sub(lambda match: _hide(match[0], _ENDS), text) if "://" in text else text
 
 
 def masked_url(url: str) -> str:
     """Returns a URL, perhaps chained, without passwords and query; unlike in a text, all that follows a `?` is query.
 
     Args:
-        url: or a path, which stays as it is.
+        url: or an assignment of one; a path stays as it is.
     """
-    parts = []
-    for part in url.split("::"):
-        address, mark, query = part.partition("?")
-        is_query = mark and part.startswith(("http://", "https://")) and not _ONLY_VARIABLES.fullmatch(query)
-        parts.append(f"{masked(address)}?{HIDDEN}" if is_query else masked(part))
-    return "::".join(parts)
+    return _hide(url) if "://" in url else url
+
+
+def _hide(url: str, ends: str = "") -> str:
+    """Returns a URL, or several without space between them, without the secrets.
+
+    Args:
+        url: with what stands around it.
+        ends: characters that are no part of a query at its end.
+    """
+    kept: list[str] = []
+    begin = place = 0
+    scheme = ""
+    last_at, last_value = url.rfind("@"), url.rfind("=")  # looked for once: a text may hold very many URLs
+    while mark := _PARTS.search(url, place):
+        place = mark.end()
+        if mark[0] not in "?#":
+            scheme = _scheme(mark[0])
+            if place <= last_at and (host := _host_behind_login(url, place, scheme)):
+                kept += [url[begin:place], f"{HIDDEN}@"]
+                begin = place = host
+            continue
+        has_value = place <= last_value
+        if (scheme in _HTTP and (mark[0] == "?" or has_value)) or (scheme and mark[0] == "?" and has_value):
+            query = url[place:]
+            length = len(query.rstrip(ends)) if ends else len(query)
+            if length and not _ONLY_VARIABLES.fullmatch(query):
+                kept += [url[begin : mark.start()], f"?{HIDDEN}"]
+                begin = place + length
+            break
+    return "".join([*kept, url[begin:]])
+
+
+def _scheme(mark: str) -> str:
+    """Returns the scheme of a mark such as `https://`; empty where nothing behind it is secret."""
+    scheme = mark.removesuffix("://").lstrip("0123456789+.-").lower()
+    return "" if scheme in _WITH_REVISION else scheme
+
+
+def _host_behind_login(url: str, begin: int, scheme: str) -> int:
+    """Returns where the host begins behind a login with a password or a key; 0 if there is none, or of variables only.
+
+    Args:
+        url: that holds it.
+        begin: where the login would begin.
+        scheme: of the URL; of some a user alone is no secret.
+    """
+    match = _USER.match(url, begin) if scheme else None
+    at = match.end() - 1 if match and match[2] == "@" else url.find("@", match.end()) if match else -1
+    if match is None or at < 0:
+        return 0
+    more = _MORE.match(url, at + 1)
+    host = more.end() if more else at + 1
+    password = url[match.end() : host - 1] if match[2] == ":" else ""
+    secret = password or (url[begin : host - 1].rstrip(":") if scheme in _HTTP else "")
+    return host if secret and not _ONLY_VARIABLES.fullmatch(secret) else 0
 
 
 def password_advice(url: str) -> str | None:
@@ -95,10 +130,11 @@ def password_advice(url: str) -> str | None:
     Args:
         url: perhaps chained, as a config has it; the advice does not repeat it.
     """
-    for part in url.split("::"):
-        match = _PASSWORD.match(part) or _USER.match(part)
-        if match and _hide(HIDDEN, match) == HIDDEN:
-            scheme = match[1].removesuffix("://")
+    for part in _CHAINED.split(url):
+        mark = re.match(_SCHEME, part)
+        scheme = _scheme(mark[0]) if mark else ""
+        host = _host_behind_login(part, mark.end(), scheme) if mark else 0
+        if host and not re.search(r"\s", part[:host]):  # else it is a text that begins with a URL
             variable = f"name a variable in their place, {scheme}://$LOGIN@HOST/…, and set it to USER:PASSWORD in the environment"
             return f"a URL must not hold a user's password or a key; {_ADVICE.get(scheme, variable)}"
     return None
@@ -119,5 +155,5 @@ def names_object(url: str) -> bool:
 
 
 def _parameters(url: str) -> list[tuple[str, str]]:
-    query = url.partition("?")[2].partition("::")[0].partition("#")[0]
-    return parse_qsl(_VARIABLE.sub(_MARK, query), keep_blank_values=True)
+    queries = [part.partition("?")[2].partition("#")[0] for part in _CHAINED.split(url)]
+    return [pair for query in queries for pair in parse_qsl(_VARIABLE.sub(_MARK, query), keep_blank_values=True)]

@@ -11,7 +11,8 @@ from typing import Any
 
 from absl import flags
 
-from lmworks.configs.url_secrets import masked
+from lmworks.configs.shown import shown
+from lmworks.configs.url_secrets import masked_url
 from lmworks.tfx.artifacts import manifest_of
 from lmworks.tfx.local import LOG, Result
 
@@ -50,15 +51,16 @@ def closing(root: str, run: str, results: Sequence[Result]) -> list[str]:
     return [f"  {name:<9} {text}" for name, text in rows]
 
 
-def again(values: flags.FlagValues, name: str) -> str:
-    """Returns the line that says which command goes on where this one ended.
+def go_on(values: flags.FlagValues) -> str:
+    """Returns the line that says which command goes on where this one was stopped.
 
     Args:
         values: flags of the command.
-        name: of the line.
     """
     present = [line for name in values for line in _written(values[name]) if name == values[name].name]
-    return masked(f"  {name:<9} {_command('run', *present)}")
+    public = [masked_url(line) for line in present]
+    hint = "" if public == present else "  (with what … hides set again)"
+    return shown(f"  {'go on':<9} {_command('run', *public)}{hint}")
 
 
 def _written(flag: Any) -> list[str]:

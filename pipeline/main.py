@@ -24,7 +24,7 @@ from lmworks.configs.paths import beside, expand
 from lmworks.configs.schema import Config, check_name
 from lmworks.configs.shown import shown
 from lmworks.configs.stores import check_root
-from lmworks.configs.url_secrets import masked
+from lmworks.configs.url_secrets import masked, masked_url, password_advice
 from lmworks.tfx import surroundings, tensorflow_logs
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def main(arguments: Sequence[str]) -> int:
             tensorflow_logs.show()
         for name in _PATHS:
             if name in values and values[name].value:
+                if advice := password_advice(values[name].value):
+                    raise ConfigError(f"--{name}: {advice}")
                 values[name].value = expand(values[name].value, f"--{name}")
         if "root" in values:
             check_root(values.root)
@@ -260,7 +262,7 @@ def _execute(
         check_memory(config)  # behind a URL another machine may have trained it
     remote = _remote(values)
     root = remote.mirror if remote else Path(values.root)
-    overrides = [masked(assignment) for assignment in values.set]
+    overrides = [masked_url(assignment) for assignment in values.set]
     record = {"config": config.model_dump(mode="json"), "recipe": values.config, "overrides": overrides}
     return LocalRunner(root, name, record, in_process, values.verbosity > 0, remote).execute(nodes)
 
@@ -300,12 +302,13 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     _check(config, values.until, here=not elsewhere)
     if elsewhere:
         return _run_on_cluster(values, config, name)
-    from lmworks.pipeline.closing import again, closing
+    from lmworks.pipeline.closing import closing, go_on
+    from lmworks.tfx.process import Stopped
 
     try:
         results = _execute(values, config, name, values.until, values.in_process)
-    except (UserError, KeyboardInterrupt) as end:
-        print(again(values, "again" if isinstance(end, UserError) else "go on"), file=sys.stderr)
+    except (Stopped, KeyboardInterrupt):
+        print(go_on(values), file=sys.stderr)
         raise
     for line in closing(values.root, name, results):
         print(line, file=sys.stderr, flush=True)

@@ -93,24 +93,38 @@ def run_remote(remote: RemoteRoot, state: bool, yes: bool) -> None:
         ConfigError: there is nobody to ask.
         UserError: the store does not answer, or a run's record cannot be read.
     """
-    found = _find_remote(remote, state)
+    found, foreign = _find_remote(remote, state)
+    for reason in foreign:
+        print(f"{shown(reason)}; it names no execution and holds on to nothing", file=sys.stderr)
     if not found:
         print(f"{remote.url}: nothing to remove")
         return
     if not _agreed(found, yes):
         return
-    removed = [item for item in _find_remote(remote, state) if item in found]  # some may have come into use meanwhile
+    removed = [
+        item for item in _find_remote(remote, state)[0] if item in found
+    ]  # some may have come into use meanwhile
     for item in removed:
         remote.store.remove_folder(f"{'state' if item.kind == 'state' else 'store'}/{item.path}")
     print(f"removed {len(removed)}, {_shown(sum(item.size for item in removed))}")
 
 
-def _find_remote(remote: RemoteRoot, state: bool) -> list[Item]:
+def _find_remote(remote: RemoteRoot, state: bool) -> tuple[list[Item], list[str]]:
+    """Finds what may go, and says which files of other programs stand where records of runs do.
+
+    Raises:
+        UserError: it is not known what a run holds on to.
+    """
     whole, damaged = remote.records()
-    if damaged:
+    executions = remote.folders("store")
+    foreign, unknown = [], []
+    for reason, content in damaged:
+        is_foreign = content is not None and runs.is_foreign(content, [name for name, _ in executions])
+        (foreign if is_foreign else unknown).append(reason)
+    if unknown:
         raise UserError(
-            f"{damaged[0]}{f' (and {len(damaged) - 1} more)' if damaged[1:] else ''}; what it holds on to is not known, so "
-            "nothing was removed: run it again, or remove it"
+            f"{unknown[0]}{f' (and {len(unknown) - 1} more)' if unknown[1:] else ''}; what it holds on to is not known, so "
+            "nothing was removed: run it again, or see whose it is, and remove it if it is yours and not needed"
         )
     records = list(whole.values())
     wanted = {told["execution"] for record in records for told in record["stages"].values()}
@@ -119,13 +133,13 @@ def _find_remote(remote: RemoteRoot, state: bool) -> list[Item]:
         record["running"]["stage"] for record in records if record["status"] == "running" and "running" in record
     }
     found = []
-    for name, size in remote.folders("store"):
+    for name, size in executions:
         if name not in wanted and _is_old(name.partition("/")[2]):
             found.append(Item("execution", name.partition("/")[0], Path(name), size))
     for name, size in remote.folders("state") if state else []:
         if name.partition("/")[0] not in working:
             found.append(Item("state", name.partition("/")[0], Path(name), size))
-    return found
+    return found, foreign
 
 
 def _is_old(name: str) -> bool:

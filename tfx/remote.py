@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.shown import shown
@@ -41,6 +41,14 @@ from lmworks.tfx.transfer import File, Refused, Store
 
 ENVIRONMENT = "LMWORKS_MIRRORS"
 """Variable with the folder of the mirrors, in place of `~/.cache/lmworks/roots`."""
+
+
+class Damaged(NamedTuple):
+    """A record of a run that is none, or cannot be read."""
+
+    reason: str
+    content: bytes | None
+    """None where it cannot be read."""
 
 
 class RemoteRoot:
@@ -199,8 +207,8 @@ class RemoteRoot:
     def look_at_runs(self) -> None:
         """Learns the records of all runs; one that works here knows better."""
         records, damaged = self.records()
-        for reason in damaged:
-            print(f"{shown(reason)}; it is left out: run it again, or remove it", file=sys.stderr)
+        for reason, _ in damaged:
+            print(f"{shown(reason)}; it is left out: run it again, or remove it if it is yours", file=sys.stderr)
         for name, record in records.items():
             folder = self.mirror / name
             try:
@@ -210,28 +218,32 @@ class RemoteRoot:
             except (FileExistsError, NotADirectoryError, UserError):
                 print(f"{shown(folder)}: is in the way of the run of that name, which is left out", file=sys.stderr)
 
-    def records(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    def records(self) -> tuple[dict[str, dict[str, Any]], list[Damaged]]:
         """Reads the records of all runs, as the store has them.
 
         Returns:
-            Those that are whole, by the names of the runs' folders; and of each other one what is wrong with it.
+            Those that are whole, by the names of the runs' folders; and the others.
 
         Raises:
             UserError: the store does not answer.
         """
-        whole, damaged = {}, []
+        whole: dict[str, dict[str, Any]] = {}
+        damaged: list[Damaged] = []
         for name in self.store.listing(""):
             if name in ("store", "state") or name.startswith("."):
                 continue
             try:
                 content = self.store.read(f"{name}/{runs.RECORD}")
             except Refused as error:
-                damaged.append(str(error))
+                damaged.append(Damaged(str(error), None))
                 continue
             if content is not None and names.is_run(name) and (record := runs.parse_record(content)):
                 whole[name] = record
             elif content is not None:
-                damaged.append(f"{self.url}/{shown(name)}/{runs.RECORD}: is no record of a run")
+                reason = (
+                    f"{self.url}/{shown(name)}/{runs.RECORD}: is no record of a run, perhaps another program's file"
+                )
+                damaged.append(Damaged(reason, content))
         return whole, damaged
 
     def record(self, run: str) -> dict[str, Any]:

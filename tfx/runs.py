@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from lmworks.tfx.readable import clock
 from lmworks.tfx.screen import MARKS, Screen
 
 RECORD, PROGRESS, LOCK, LIVE = "run.json", "progress.json", ".lock", "live"
+_FIELDS = {
+    "run", "status", "stages", "process", "running", "kept", "began", "ended", "config", "recipe", "overrides",
+}  # fmt: skip
+"""What a record has."""
 _YEAR_9999 = 253_370_764_800
 _POLL_SECONDS, _POLL_FAR_SECONDS = 0.5, 5.0
 
@@ -91,6 +95,21 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
         and all(is_time(record.get(name, 0.0)) for name in ("began", "ended"))
     )
     return record if whole and names.is_run(record["run"]) else None
+
+
+def is_foreign(content: bytes, executions: Iterable[str]) -> bool:
+    """Whether a `run.json` is another program's: a JSON object that has fields, none of a record's, and names no execution.
+
+    Args:
+        content: of the file.
+        executions: that there are, `<stage>/<execution>`.
+    """
+    value = parse_json(content)
+    if not isinstance(value, dict) or not value or _FIELDS & value.keys():
+        return False
+    # As it stands there, where a key may come twice, and with all escapes of JSON resolved.
+    texts = (content.decode("utf-8", "replace"), json.dumps(value, ensure_ascii=False))
+    return not any(execution.rpartition("/")[2] in text for execution in executions for text in texts)
 
 
 def _may_hold(stage: str, execution: Any) -> bool:

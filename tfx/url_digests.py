@@ -53,6 +53,11 @@ def source_of(url: str) -> str:
     return source if {part.partition("://")[0] for part in before} <= _CACHES_AND_ARCHIVES else url
 
 
+def is_glob(url: str) -> bool:
+    """Whether a URL names files by `*`, the one magic that URLs have; a `*` in a query, as signatures hold, is none."""
+    return "*" in (url.partition("?")[0] if url.startswith(("http://", "https://")) else url)
+
+
 def is_unknown(digest: str) -> bool:
     """Whether a digest says only that it could not be found out."""
     return digest.startswith(f"{_UNKNOWN}: ")
@@ -110,7 +115,7 @@ def _store_digest(url: str) -> str:
 
     system, path = fsspec.core.url_to_fs(url)
     system.invalidate_cache()
-    matches = sorted(system.glob(path)) if "*" in path else [path]
+    matches = sorted(system.glob(path)) if is_glob(path) else [path]
     found = []
     for match in matches:
         entry = system.info(match)

@@ -15,14 +15,23 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 from lmworks.configs.errors import ConfigError, UserError
 from lmworks.pipeline.cells import as_text, plain
 from lmworks.pipeline.export.answers import Answer, Answering, Refusal, Texts, answer_all, rounded, text_of
+from lmworks.pipeline.ingest.files import at_url
 from lmworks.pipeline.ingest.json_rows import read_json
 from lmworks.pipeline.ingest.parquet_rows import python_cells, rows_at_once, takeable
 from lmworks.pipeline.ingest.readers import FORMATS, name_faults
 from lmworks.pipeline.ingest.rows import Row
 from lmworks.pipeline.ingest.separated import Dialect, read_separated
-from lmworks.pipeline.ingest.streams import PARQUET, Content, ForeignContentError, open_content, uncompressed_name
+from lmworks.pipeline.ingest.streams import (
+    PARQUET,
+    Content,
+    ForeignContentError,
+    file_name,
+    open_content,
+    uncompressed_name,
+)  # fmt: skip
 from lmworks.tfx.artifacts import sync
 from lmworks.tfx.progress import report
+from lmworks.tfx.url_digests import is_glob
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,6 +77,7 @@ def check_request(request: Request) -> None:
 
     Raises:
         ConfigError: naming the flag.
+        UserError: the URL of the input cannot be reached.
     """
     kind, into = format_of(request.input, _KEY), format_of(str(request.output), "--output")
     if into not in (kind, "jsonl"):
@@ -99,6 +109,9 @@ def _check_url(url: str) -> None:
         fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{_KEY}={url}: {error}") from error
+    if is_glob(url):
+        raise ConfigError(f"{_KEY}={url}: names several files; name one, without *")
+    at_url(url, _KEY)
 
 
 def format_of(path: str, flag: str) -> str:
@@ -107,7 +120,7 @@ def format_of(path: str, flag: str) -> str:
     Raises:
         ConfigError: it names no format.
     """
-    kind = FORMATS.get(uncompressed_name(path).lower().rpartition(".")[2], "")
+    kind = FORMATS.get(uncompressed_name(file_name(path)).lower().rpartition(".")[2], "")
     if kind == "text" and flag == _KEY:
         raise ConfigError(f"{flag}={path}: a text a line is read from stdin: lmworks predict --servable=… < {path}")
     if kind in ("", "text") or (flag != _KEY and kind == "json"):

@@ -13,6 +13,7 @@ from lmworks.configs.paths import places
 from lmworks.configs.schema import Source
 from lmworks.configs.url_secrets import masked_url
 from lmworks.tfx.packages import fetch
+from lmworks.tfx.url_digests import is_glob
 
 _DIRECTORY = (
     "{key}: {path}: is a directory; name a file, a glob such as {folder}/*.csv, or the wanted files by {key}.files"
@@ -59,7 +60,7 @@ def files_of(source: Source, key: str, notices: dict[str, str]) -> list[File]:
             files += _in_folder(path, source, key)
             continue
         if "://" in path:
-            matches = _at_url(path, key)
+            matches = at_url(path, key)
         elif Path(path).is_dir():
             raise UserError(_DIRECTORY.format(key=key, path=path, folder=path.rstrip("/")))
         elif Path(path).exists():
@@ -116,12 +117,21 @@ def _in_folder(folder: str, source: Source, key: str) -> list[File]:
     return [File(str(Path(folder, name)), name) for name in chosen]
 
 
-def _at_url(url: str, key: str) -> list[str]:
+def at_url(url: str, key: str) -> list[str]:
+    """Lists the files that a URL names, several where it holds a `*`.
+
+    Args:
+        url: for fsspec.
+        key: of the config, or flag, that names it, for errors.
+
+    Raises:
+        UserError: it is a folder, or cannot be reached.
+    """
     import fsspec
 
     try:
         system, inside = fsspec.core.url_to_fs(url)
-        if "*" in inside:  # no other magic: a `?` begins the query of an http URL
+        if is_glob(inside):
             return [system.unstrip_protocol(name) for name in sorted(system.glob(inside)) if not system.isdir(name)]
         if system.isdir(inside):
             raise UserError(_DIRECTORY.format(key=key, path=url, folder=url.rstrip("/")))

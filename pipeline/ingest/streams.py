@@ -85,6 +85,17 @@ class Content(NamedTuple):
         return io.TextIOWrapper(self.stream, encoding, "surrogateescape", newline=newline)
 
 
+def file_name(path: str) -> str:
+    """Returns the name of a file without its folders, and of a URL without its query.
+
+    Args:
+        path: path or URL.
+    """
+    if path.split("::")[-1].startswith(("http://", "https://")):
+        path = re.split(r"[?#]", path)[0]
+    return path.rstrip("/").rpartition("/")[2]
+
+
 def uncompressed_name(name: str) -> str:
     """A file name without the suffix of a compression."""
     before, _, suffix = name.rpartition(".")
@@ -110,8 +121,7 @@ def open_content(path: str, member: str = "") -> Iterator[Content]:
         try:
             packed = stack.enter_context(fsspec.open(path, "rb"))
             stream, head = _with_head(packed)
-            name = path.rstrip("/").rpartition("/")[2]
-            name = re.split(r"[?#]", name)[0] if path.split("::")[-1].startswith(("http://", "https://")) else name
+            name = file_name(path)
             packings: list[str] = []
             while len(packings) < _DEEPEST and (packing := _packing(name, head)):
                 if packing == "zip":

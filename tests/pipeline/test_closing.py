@@ -6,9 +6,12 @@ import sys
 import pytest
 from absl import flags
 
-from lmworks.pipeline.closing import again, closing
+from lmworks.configs.errors import ConfigError, UserError
+from lmworks.pipeline.closing import closing, go_on
+from lmworks.pipeline.main import main
 from lmworks.tfx.artifacts import Evaluation, Servable, publish
 from lmworks.tfx.local import Result
+from lmworks.tfx.process import Stopped
 from tests.conftest import lmworks
 
 
@@ -84,23 +87,43 @@ def test_at_a_url_results_are_named_by_their_urls(tmp_path):
     ]
 
 
-def test_a_run_that_failed_says_which_command_goes_on(tmp_path):
+def test_a_run_that_failed_is_not_said_to_go_on(tmp_path):
     done = lmworks("run", "--config=configs/tiny.yaml", f"--root={tmp_path}", f"--set=ingest.train={tmp_path}/a b.csv")
-    *_, failed, goes_on, error = done.stderr.splitlines()
+    *_, failed, error = done.stderr.splitlines()
     assert re.fullmatch(r"ingest +fail +[\d.]+ s", failed)
-    assert goes_on == (
-        f"  again     lmworks run --root={tmp_path} --config=configs/tiny.yaml '--set=ingest.train={tmp_path}/a b.csv'"
-    )
     assert error.startswith("lmworks run: ingest.train: ")
     assert error.endswith(f"(log: {tmp_path}/tiny/ingest/log.txt)")
     assert done.stdout == ""
 
 
-def test_flags_are_written_as_they_were_given():
+@pytest.mark.parametrize(
+    ("end", "lines"),
+    [
+        (KeyboardInterrupt(), ["  go on     lmworks run --config=configs/tiny.yaml", "lmworks run: interrupted; "]),
+        (Stopped("stopped"), ["  go on     lmworks run --config=configs/tiny.yaml", "lmworks run: stopped"]),
+        (UserError("broken"), ["lmworks run: broken"]),
+        (ConfigError("wrong"), ["lmworks run: wrong"]),
+    ],
+)
+def test_only_a_run_that_was_stopped_is_said_to_go_on(end, lines, monkeypatch, capfd):
+    def stop(*_):
+        raise end
+
+    monkeypatch.setattr("lmworks.pipeline.main._execute", stop)
+    main(["run", "--config=configs/tiny.yaml"])
+    said = capfd.readouterr().err.splitlines()
+    assert [line[: len(expected)] for line, expected in zip(said, lines, strict=True)] == lines
+
+
+def test_flags_are_written_as_they_were_typed():
     values = flags.FlagValues()
     flags.DEFINE_string("root", "runs", "", flag_values=values)
     flags.DEFINE_multi_string("set", [], "", flag_values=values)
     flags.DEFINE_boolean("in_process", False, "", flag_values=values)
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     values(["run", "--set=a=1", "--in_process", "--set=b=x y"])
-    assert again(values, "go on") == "  go on     lmworks run --set=a=1 '--set=b=x y' --in_process"
+    assert go_on(values) == "  go on     lmworks run --set=a=1 '--set=b=x y' --in_process"
+    values(["run", "--set=ingest.train=https://h/a?sig=S 3", "--root=a\x1b"])
+    line = go_on(values)
+    assert line.startswith("  go on     lmworks run '--root=a\\x1b' ")
+    assert line.endswith("'--set=ingest.train=https://h/a?…' --in_process  (with what … hides set again)")

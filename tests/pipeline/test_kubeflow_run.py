@@ -325,7 +325,7 @@ def test_bad_usage(server, capfd, arguments, words):
 def test_a_password_in_the_host_is_refused_and_not_shown(server, capfd):
     assert run(server, sets=["platform.kubeflow.host=https://me:hunter2@kf.example.com"]) == 2
     err = capfd.readouterr().err
-    assert "must not hold a user or a password" in err
+    assert "must not hold a user or a password; set KFP_EXISTING_TOKEN in the environment" in err
     assert "hunter2" not in err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,13 +15,17 @@ import yaml
 
 from lmworks.configs.schema import IngestStage
 from lmworks.configs.url_secrets import masked, masked_url, names_object, password_advice
+from lmworks.pipeline.export.text_files import format_of
 from lmworks.pipeline.main import main
 from lmworks.tfx.fingerprint import external
+from lmworks.tfx.url_digests import is_unknown, url_digest
 from tests.conftest import lmworks
 from tests.pipeline.test_public_inputs import CLASSIFY, CSV, JSONL
 
 SECRETS = ("S3CRET-first", "S3CRET-second", "S3CRET-wrong", "S3CRET-password")
 ACCEPTED = SECRETS[:2]
+KNOWN = "--set=model.preset=bert_tiny_en_uncased"
+"""A preset that KerasHub has, for what looks at all stages."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -115,6 +120,7 @@ def test_a_token_stands_nowhere_and_another_one_reads_the_same(recipe, host, cap
         ("nothing.csv?token=S3CRET-first", "no such file"),
         ("broken.csv.gz?token=S3CRET-first", "broken.csv.gz?…: the compressed file is truncated"),
         ("*.csv?token=S3CRET-first", "ingest.train: "),
+        ("nothing.csv?acl=/*&token=S3CRET-first", "no such file"),
     ],
 )
 def test_errors_do_not_say_it(recipe, host, path, words, tmp_path, capfd):
@@ -123,6 +129,15 @@ def test_errors_do_not_say_it(recipe, host, path, words, tmp_path, capfd):
     assert words in said.err
     Path("recipe.yaml").unlink()
     no_secret_below(tmp_path, said.out + said.err)
+
+
+def test_a_star_in_a_signature_makes_no_glob(recipe, host, capfd):
+    assert main([*recipe(f"http://{host}/train.csv?acl=/*~token&token=S3CRET-first"), "--in_process"]) == 0
+    assert "rows" in capfd.readouterr().err
+    url = f"http://{host}/train.csv?acl=/*&hmac=1&token={{}}"
+    digests = [url_digest(url.format(token)) for token in SECRETS[:2]]
+    assert digests[0] == digests[1]
+    assert not is_unknown(digests[0])
 
 
 def test_the_log_of_a_failed_stage_does_not_say_it(recipe, host, tmp_path):
@@ -165,7 +180,7 @@ def test_queries_that_choose_what_is_read_are_told_apart_by_it(host):
 @pytest.mark.parametrize("target", ["kubeflow", "vertex"])
 def test_a_pipeline_holds_no_token(target, recipe, capfd):
     recipe("https://host/train.csv?X-Amz-Signature=S3CRET-first&X-Amz-Date=1")
-    arguments = ["compile", "--config=recipe.yaml", f"--target={target}", "--output=pipeline.yaml"]
+    arguments = ["compile", "--config=recipe.yaml", f"--target={target}", "--output=pipeline.yaml", KNOWN]
     assert main(arguments) == 2
     said = capfd.readouterr().err
     assert "ingest.train.path: https://host/train.csv?…: its query holds X-Amz-Signature, X-Amz-Date" in said
@@ -176,7 +191,7 @@ def test_a_pipeline_holds_no_token(target, recipe, capfd):
 
 def test_a_pipeline_keeps_what_it_needs(recipe):
     recipe("https://host/train.csv?$QUERY", other="https://host/other?format=csv&raw=1", format="csv")
-    assert main(["compile", "--config=recipe.yaml", "--target=kubeflow", "--output=pipeline.yaml"]) == 0
+    assert main(["compile", "--config=recipe.yaml", "--target=kubeflow", "--output=pipeline.yaml", KNOWN]) == 0
     written = Path("pipeline.yaml").read_text()
     assert "https://host/train.csv?$QUERY" in written
     assert "https://host/other?format=csv&raw=1" in written
@@ -206,6 +221,16 @@ def test_a_pipeline_keeps_what_it_needs(recipe):
         ("github://org:repo@main/a.csv", "github://org:repo@main/a.csv", None),
         ("zip://a.csv::hf://datasets/o/n@main/a.zip", "zip://a.csv::hf://datasets/o/n@main/a.zip", None),
         ("data/what?/a=b.csv", "data/what?/a=b.csv", None),
+        ("http://[::1]:8766/x.csv?token=S3", "http://[::1]:8766/x.csv?…", None),
+        ("http://me:S3@[::1]:8766/x.csv", "http://…@[::1]:8766/x.csv", "http://$LOGIN@HOST"),
+        ("https://h/a?sig=a::S3", "https://h/a?…", None),
+        ("https://me:S<\"3@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        ("https://S3:@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        ('https://h/a<b?sig="S3', "https://h/a<b?…", None),
+        (f"https://aws:S3{'x' * 3000}@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        (f"https://S3{'x' * 3000}@h/a.csv", "https://…@h/a.csv", "https://$LOGIN@HOST"),
+        (f"https://h/{'x' * 3000}?sig=S3", f"https://h/{'x' * 3000}?…", None),
+        ("http://h:1/#/runs/details/run-1", "http://h:1/#/runs/details/run-1", None),
     ],
 )  # fmt: skip
 def test_what_is_masked_and_what_is_refused(url, shown, words):
@@ -219,10 +244,50 @@ def test_what_is_masked_and_what_is_refused(url, shown, words):
     assert advice is None or (words in advice and "S3@" not in advice)
 
 
+def test_a_space_ends_no_query_of_a_url():
+    assert masked_url("https://h/a?sig=S 3") == "https://h/a?…"
+    assert masked_url("ingest.train=https://me:S 3@h/a?sig=S 3") == "ingest.train=https://…@h/a?…"
+
+
+@pytest.mark.parametrize("text", ["http://", "http://a:b", "http://@h:", "https://a?", "a::b", "s3://a?#"])
+def test_long_texts_are_masked_in_proportional_time(text):
+    def seconds(count: int) -> float:
+        begin = time.process_time()
+        masked(text * count)
+        masked(f"{text * count}@")
+        masked_url(f"http://{text * count}@")
+        return time.process_time() - begin
+
+    assert seconds(100_000) < 5  # quadratic time took 28 s for one of them
+
+
 def test_only_what_signs_a_request_leaves_its_object_the_same():
     assert not names_object("https://h/a?X-Amz-Signature=1&X-Amz-Date=2&token=3&sig=4&se=5&Expires=6&Key-Pair-Id=7")
     for query in ("id=3", "key=a.csv", "token=1&page=2", "versionId=4"):
         assert names_object(f"https://h/a?{query}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "status"),
+    [
+        (["--input=http://{host}/data.jsonl?sig=1&token=S3CRET-wrong"], "data.jsonl?…: cannot be reached: 403", 1),
+        (["--input=http://{host}/nothing.jsonl?token=S3CRET-first"], "no such file", 1),
+        (["--input=http://127.0.0.1:1/data.jsonl?token=S3CRET-first"], "data.jsonl?…: cannot be reached: ", 1),
+        (["--input=http://{host}/*.jsonl?token=S3CRET-first"], "names several files; name one", 2),
+        (["--input=http://me:S3CRET-password@{host}/data.jsonl"], "--input: a URL must not hold a user's password", 2),
+    ],
+)  # fmt: skip
+def test_predict_reads_urls_as_ingest_does(flags, words, status, tiny, host, tmp_path, capfd):
+    flags = [flag.format(host=host) for flag in flags]
+    assert main(["predict", f"--servable={tiny.folder}", f"--output={tmp_path}/out.jsonl", *flags]) == status
+    said = capfd.readouterr().err
+    assert words in said
+    assert "S3CRET" not in said
+
+
+def test_the_format_of_a_url_is_that_of_its_path():
+    assert format_of("https://h/x.csv?sig=a.b/c.parquet", "--input") == "csv"
+    assert format_of("simplecache::https://h/x.jsonl.gz#part", "--input") == "jsonl"
 
 
 @pytest.mark.parametrize(
@@ -235,10 +300,13 @@ def test_only_what_signs_a_request_leaves_its_object_the_same():
         ("platform.train.state=gs://a:S3CRET-first@bucket", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("ingest.test={path: 'http://a:S3CRET-first@b/c', x: 1}", "ingest.test.x: unknown key"),
         ("http://a:S3CRET-first@b=", "must be KEY=VALUE"),
+        (f"http://a:S3CRET-first{'x' * 3000}@b=", "must be KEY=VALUE"),
+        (f"platform.kubeflow.host=https://me:S3CRET-first{'x' * 3000}@b", "KFP_EXISTING_TOKEN"),
+        ("platform.kubeflow.host=https://me:S 3CRET-first@b", "KFP_EXISTING_TOKEN"),
     ],
 )  # fmt: skip
 def test_other_keys_with_secrets_are_refused_without_saying_them(key, words, recipe, capfd):
     assert main([*recipe("other.csv"), f"--set={key}"]) == 2
     said = capfd.readouterr().err
     assert words in said or "http://a" in key
-    assert "S3CRET" not in said
+    assert "3CRET" not in said

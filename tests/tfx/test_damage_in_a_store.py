@@ -20,7 +20,7 @@ DAMAGES = {
     "list": b"[]",
     "null": b"null",
     "empty_object": b"{}",
-    "newer_version": b'{"version": 2, "name": "damaged", "state": "done"}',
+    "newer_version": b'{"version": 2, "name": "damaged", "status": "done"}',
     "deep": b"[" * 100_000,
     "deep_inside": b'{"run": "damaged", "status": "done", "stages": {}, "config": ' + b"[" * 900 + b"]" * 900 + b"}",
     "no_number_inside": b'{"run": "damaged", "status": "done", "stages": {}, "config": NaN}',
@@ -74,7 +74,12 @@ def kept(s3):
 def test_records(store, capfd):
     where, name, before = f"--root={store.url}", f"{store.url}/damaged/run.json", kept(store)
     whole = store.cat_file(name)
-    for damage, content in DAMAGES.items():
+    execution = json.loads(whole)["stages"]["learn"]["execution"].partition("/")[2]
+    newer = json.dumps({"version": 2, "results": [{"learn": execution}]})
+    escaped = json.dumps({"version": 2, "results": [execution]}).replace(execution, execution.replace("-", "\\u002d"))
+    repeated = f'{{"results": "{execution}", "results": ""}}'
+    newer_versions = {"newer": newer.encode(), "escaped": escaped.encode(), "repeated": repeated.encode()}
+    for damage, content in (DAMAGES | newer_versions).items():
         put(store, "damaged/run.json", content)
         code, out, errors = tell(capfd, "runs", where)
         assert (code, "good" in out, "damaged" in out) == (0, True, False), damage
@@ -87,7 +92,9 @@ def test_records(store, capfd):
             code, out, errors = tell(capfd, "gc", where, "--yes", *state)
             assert (code, out) == (1, ""), damage
             assert name in errors
-            assert "what it holds on to is not known, so nothing was removed: run it again, or remove it" in errors
+            assert (
+                "what it holds on to is not known, so nothing was removed: run it again, or see whose it is" in errors
+            )
             assert kept(store) == before
     assert tell(capfd, "runs", where, "good", "--follow")[0] == 0
     assert [result.status for result in remote_stages.run(store.url, "good").results] == ["cached", "cached"]
@@ -99,6 +106,18 @@ def test_records(store, capfd):
     code, out, errors = tell(capfd, "gc", where, "--yes")
     assert (code, out, errors) == (0, f"{store.url}: nothing to remove\n", "")
     assert "renamed" in tell(capfd, "runs", where)[1]
+
+
+def test_another_programs_file_does_not_keep_gc_from_its_work(store, capfd):
+    record = json.loads(objects(store)["damaged/run.json"])
+    store.rm_file(f"{store.url}/damaged/run.json")
+    store.pipe_file(f"{store.url}/docs/run.json", b'{"version": 2, "command": "make html"}')
+    code, out, errors = tell(capfd, "gc", f"--root={store.url}", "--yes")
+    assert (code, errors.count("\n")) == (0, 1)
+    assert f"{store.url}/docs/run.json: is no record of a run, perhaps another program's file" in errors
+    assert "removed 1, " in out
+    assert not [name for name in kept(store) if record["stages"]["learn"]["execution"] in name]
+    assert "docs/run.json" in objects(store)
 
 
 def test_manifests(store, monkeypatch, tmp_path, capfd):
