@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from stat import S_IFMT, S_ISDIR, S_ISREG
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 from lmworks.configs.errors import UserError
 from lmworks.tfx.names import points_outside
@@ -27,6 +27,12 @@ _BUFFER = 1 << 20
 _MOST_MEMBERS = 1_000_000
 _SMALL, _HIGHEST_RATIO = 1 << 30, 200
 """Unpacked bytes from which on the ratio of unpacked to packed bytes is limited; plain text reaches about 10."""
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+"""Types of tar headers that say more of the members behind them, such as a long name."""
+_LARGEST_HEADER, _LARGEST_HEADERS = 1 << 20, 1 << 28
+"""Bytes of an extended header, and of all in an archive."""
 _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, struct.error,
     ValueError, OverflowError,
@@ -94,7 +100,6 @@ def unpack(archive: Path, target: Path) -> None:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
         where = f" at or after its member {name!r}" if name else ""
-        # tarfile tells of each format that it tried in a line of its own.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{archive.name}: cannot be unpacked{where}: {reason}") from None
     finally:
@@ -108,11 +113,37 @@ def _members(archive: Path) -> Iterator[_Member]:
                 kind = zip_entry_kind(entry)
                 yield _Member(entry.filename, kind, entry.file_size, functools.partial(zipped.open, entry))
         return
-    with tarfile.open(archive) as tarred:
-        for header in tarred:
+    try:
+        tarred = tarfile.open(archive, tarinfo=_bounded_headers())  # noqa: SIM115, it is closed below
+    except tarfile.ReadError:  # which has a line for each compression that it tried
+        raise tarfile.ReadError("it is no tar archive, or is damaged at its beginning") from None
+    with tarred:
+        while header := tarred.next():
+            tarred.members.clear()  # each holds its extended header
             kind = _tar_kind(header)
             yield _Member(header.name, kind, header.size, functools.partial(tarred.extractfile, header))
         _check_end(tarred)
+
+
+def _bounded_headers() -> type[tarfile.TarInfo]:
+    """Makes the class of one archive's headers: it refuses those that `tarfile` reads whole before anything can be checked."""
+
+    class Header(tarfile.TarInfo):
+        extended = 0
+        """Bytes of all extended headers so far."""
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            header = super().frombuf(buf, encoding, errors)
+            if header.size < 0:
+                raise ValueError("the size of a member is negative")
+            if header.type in _EXTENDED:
+                cls.extended += header.size
+                if header.size > _LARGEST_HEADER or cls.extended > _LARGEST_HEADERS:
+                    raise ValueError(f"a name or another header has {header.size:,} bytes")
+            return header
+
+    return Header
 
 
 def _check_end(tarred: tarfile.TarFile) -> None:

@@ -18,6 +18,9 @@ from typing import TextIO
 
 from lmworks.configs.errors import UserError
 
+LARGEST = 1 << 26
+"""Bytes of a record; a manifest of a hundred thousand files takes a third of it."""
+
 
 class RefusedError(UserError):
     """A change would be made through a link, or outside the folder that it belongs into."""
@@ -130,13 +133,19 @@ def written(path: Path) -> Iterator[TextIO]:
 
 
 def read_file(path: Path) -> bytes:
-    """Reads a file.
+    """Reads a record: a file of at most `LARGEST` bytes.
 
     Raises:
-        OSError: it cannot be read, or is no file: a pipe would be waited for without end.
+        OSError: it cannot be read, is larger, or is no file: a pipe would be waited for without end.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "is no file", str(path))
-        return file.read()
+        if status.st_size > LARGEST:
+            raise OSError(errno.EFBIG, f"is larger than {LARGEST >> 20} MiB", str(path))
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(LARGEST)
+    finally:
+        os.close(handle)

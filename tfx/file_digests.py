@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lmworks.tfx.artifacts import file_sha256
 
-_TABLE = "CREATE TABLE IF NOT EXISTS file_digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"
+TABLE = "CREATE TABLE file_digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"
 _GRANULE_NS = 2_000_000_000
 """The coarsest clock of a file system that is in use (FAT counts two seconds)."""
 
@@ -29,8 +29,8 @@ class FileDigests:
 
     def __init__(self, database: Path | None = None) -> None:
         self._database = sqlite3.connect(database or ":memory:", timeout=60, isolation_level=None)
-        with contextlib.suppress(sqlite3.Error):
-            self._database.execute(_TABLE)
+        with contextlib.suppress(sqlite3.Error):  # it is there, or no database
+            self._database.execute(TABLE)
 
     def of(self, path: Path) -> str:
         """Digest of a file's content.

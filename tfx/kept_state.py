@@ -10,6 +10,7 @@ they are there; here, only if they have that content. What lies in a hidden fold
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -21,7 +22,7 @@ from lmworks.configs.errors import UserError
 from lmworks.tfx import containment
 from lmworks.tfx.artifacts import file_sha256, parse_json, write_json
 from lmworks.tfx.names import is_file
-from lmworks.tfx.transfer import File, Store, is_record, records_first
+from lmworks.tfx.transfer import File, Store, TooLarge, is_record, records_first
 
 PROGRESS, FILES = "progress", "files"
 """Keys of a record: how far the work is that it speaks of, a number; SHA-256 of its files by name."""
@@ -117,10 +118,15 @@ class KeptState:
         except FileNotFoundError:
             raise
         except OSError as error:
+            if error.errno == errno.EFBIG:  # no record
+                return b""
             raise self._unreadable(name, error) from error
 
     def _read_there(self, name: str) -> bytes:
-        return self._store.read(f"{self._place}/{name}") or b""
+        try:
+            return self._store.read(f"{self._place}/{name}") or b""
+        except TooLarge:
+            return b""
 
     def send(self) -> None:
         """Sends what has changed, and removes there what is gone here, unless another machine got further meanwhile.

@@ -12,9 +12,8 @@ from typing import Any
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.shown import shown
-from lmworks.tfx import containment, locks, names
+from lmworks.tfx import containment, file_digests, locks, names
 from lmworks.tfx.artifacts import execution_of, manifest_of, parse_json, whole_execution
-from lmworks.tfx.file_digests import FileDigests
 
 INDEX = "metadata.sqlite"
 _COMPLETE = 1
@@ -23,13 +22,18 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 """Codes of a file that is no index of ours; all others are no reason to throw one away: a full disk, a lock, missing rights."""
 _CLOSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
 """Codes of a file, or what stands in its place, that this user may not use."""
-_TABLES = """
-CREATE TABLE IF NOT EXISTS executions (id TEXT PRIMARY KEY, component TEXT, key TEXT, finished REAL, record TEXT);
-CREATE INDEX IF NOT EXISTS by_key ON executions (component, key);
-CREATE TABLE IF NOT EXISTS artifacts (id TEXT PRIMARY KEY, execution TEXT, output TEXT, type TEXT, digest TEXT);
-CREATE TABLE IF NOT EXISTS inputs (execution TEXT, name TEXT, artifact TEXT, PRIMARY KEY (execution, name));
-CREATE INDEX IF NOT EXISTS by_artifact ON inputs (artifact);
-"""
+_TABLES = (
+    "CREATE TABLE executions (id TEXT PRIMARY KEY, component TEXT, key TEXT, finished REAL, record TEXT)",
+    "CREATE INDEX by_key ON executions (component, key)",
+    "CREATE TABLE artifacts (id TEXT PRIMARY KEY, execution TEXT, output TEXT, type TEXT, digest TEXT)",
+    "CREATE TABLE inputs (execution TEXT, name TEXT, artifact TEXT, PRIMARY KEY (execution, name))",
+    "CREATE INDEX by_artifact ON inputs (artifact)",
+)
+_BESIDE = (
+    file_digests.TABLE,
+    # Of earlier versions, without inode and ctime.
+    "CREATE TABLE digests (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)",
+)
 
 
 class Metadata:
@@ -64,7 +68,7 @@ class Metadata:
                 self._open(path)
         finally:
             os.close(lock)
-        self.file_digests = FileDigests(path)
+        self.file_digests = file_digests.FileDigests(path)
 
     def _open(self, path: Path) -> None:
         """Opens the index, which is made of what the store holds, the truth, where it is not complete.
@@ -73,18 +77,26 @@ class Metadata:
             sqlite3.DatabaseError: it is damaged, or cannot be used now.
         """
         self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._database.execute("PRAGMA trusted_schema=OFF")
         self._database.execute("PRAGMA journal_mode=WAL")
+        schema = self._schema()
+        # A trigger, a view or a constraint of somebody else's acts at each of our writes.
+        if foreign := [name for name, sql in schema.items() if sql not in (*_TABLES, *_BESIDE)]:
+            raise sqlite3.DatabaseError(f"it holds {foreign[0]}, which is none of its tables")
         (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(found)
-        self._database.executescript(_TABLES)
-        self._database.execute("SELECT id, component, key, finished, record FROM executions LIMIT 1")
-        self._database.execute("SELECT id, execution, output, type, digest FROM artifacts LIMIT 1")
-        self._database.execute("SELECT execution, name, artifact FROM inputs LIMIT 1")
+        for table in _TABLES:
+            if table not in schema.values():
+                self._database.execute(table)
         if self._database.execute("PRAGMA user_version").fetchone()[0] != _COMPLETE:
-            self._database.execute("DROP TABLE IF EXISTS digests")  # of earlier versions, without inode and ctime
+            self._database.execute("DROP TABLE IF EXISTS digests")
             self.rebuild()
             self._database.execute(f"PRAGMA user_version = {_COMPLETE}")
+
+    def _schema(self) -> dict[str, str]:
+        """What the database says of its tables, indexes, triggers and views: SQL by name."""
+        return dict(self._database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
     def close(self) -> None:
         """Closes the database."""

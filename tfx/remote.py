@@ -37,7 +37,7 @@ from lmworks.tfx.artifacts import (
 from lmworks.tfx.kept_state import KeptState
 from lmworks.tfx.personal_cache import personal_cache
 from lmworks.tfx.screen import Screen
-from lmworks.tfx.transfer import File, Refused, Store
+from lmworks.tfx.transfer import File, Refused, Store, TooLarge
 
 ENVIRONMENT = "LMWORKS_MIRRORS"
 """Variable with the folder of the mirrors, in place of `~/.cache/lmworks/roots`."""
@@ -93,7 +93,7 @@ class RemoteRoot:
             place = f"store/{stage}/{name}/{output}/{MANIFEST}"
             try:
                 content = self.store.read(place)
-            except Refused as error:
+            except (Refused, TooLarge) as error:
                 print(f"{shown(error)}; this execution is left out", file=sys.stderr)
                 return
             if content is None:
@@ -234,7 +234,7 @@ class RemoteRoot:
                 continue
             try:
                 content = self.store.read(f"{name}/{runs.RECORD}")
-            except Refused as error:
+            except (Refused, TooLarge) as error:
                 damaged.append(Damaged(str(error), None))
                 continue
             if content is not None and names.is_run(name) and (record := runs.parse_record(content)):
@@ -248,7 +248,10 @@ class RemoteRoot:
 
     def record(self, run: str) -> dict[str, Any]:
         """Reads the record of a run; empty where there is none, or none that can be read."""
-        content = self.store.read(f"{run}/{runs.RECORD}")
+        try:
+            content = self.store.read(f"{run}/{runs.RECORD}")
+        except TooLarge:
+            content = b""
         record = runs.parse_record(content) if content is not None else {}
         if record is None:
             print(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from lmworks.configs.schema import FILE_COLUMNS, IngestStage, Source
+from lmworks.pipeline.ingest.lines import LONGEST_DOCUMENT, bounded_lines, too_long
 from lmworks.pipeline.ingest.rows import FileColumns, Row
 from lmworks.pipeline.ingest.streams import Content
 
@@ -44,19 +45,44 @@ def read_documents(
     else:
         lines = content.text(encoding, newline="\n")
     if separator is None:
-        yield columns.row(1, [text], [lines.read()], encoding)
-        return
-    document: list[str] = []
-    number = 0
-    for number, line in enumerate(lines, 1):
-        if line.removesuffix("\n").removesuffix("\r") == separator:
-            if document:
-                yield columns.row(number - 1, [text], ["".join(document)], encoding)
-            document = []
+        document = _read(lines)
+        if document is None:
+            yield columns.refused(1, too_long("the document", LONGEST_DOCUMENT))
         else:
-            document.append(line)
-    if document:
-        yield columns.row(number, [text], ["".join(document)], encoding)
+            yield columns.row(1, [text], [document], encoding)
+        return
+    parts: list[str] = []
+    number = size = 0
+
+    def ended(number: int) -> Row:
+        if size > LONGEST_DOCUMENT:
+            return columns.refused(number, too_long("the document", LONGEST_DOCUMENT))
+        return columns.row(number, [text], ["".join(parts)], encoding)
+
+    for number, line in enumerate(bounded_lines(lines, LONGEST_DOCUMENT), 1):
+        if line is not None and line.removesuffix("\n").removesuffix("\r") == separator:
+            if size:
+                yield ended(number - 1)
+            parts, size = [], 0
+            continue
+        size += LONGEST_DOCUMENT + 1 if line is None else len(line)
+        if line is None or size > LONGEST_DOCUMENT:
+            parts = []
+        else:
+            parts.append(line)
+    if size:
+        yield ended(number)
+
+
+def _read(text: IO[str]) -> str | None:
+    """Reads a text; None where it is longer than a document may be."""
+    parts, size = [], 0
+    while part := text.read(_CHUNK):
+        size += len(part)
+        if size > LONGEST_DOCUMENT:
+            return None
+        parts.append(part)
+    return "".join(parts)
 
 
 def document_hint(config: IngestStage, source: Source, key: str) -> str:

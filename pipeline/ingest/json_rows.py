@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from lmworks.configs.errors import UserError
+from lmworks.pipeline.ingest.lines import LONGEST_ROW, bounded_lines, too_long
 from lmworks.pipeline.ingest.rows import Columns, Row
 
 _CHUNK = 1 << 16
-_LONGEST = 1 << 28
-"""Characters of one object, pretty-printed or in an array, beyond which the file is no valid JSON."""
 _MARGIN = 16
 """Characters at the end of what was read in which an error may only say that more is to come."""
 _BLANK = " \t\n\r"
@@ -32,14 +29,15 @@ def read_json(file: str, text: IO[str], encoding: str, columns: Columns) -> Iter
     Raises:
         UserError: an array or pretty-printed objects that are no JSON: where the next object begins cannot be told.
     """
-    head = text.read(_CHUNK)
-    while head and not head.strip(_BLANK) and (more := text.read(_CHUNK)):
-        head += more
+    head, line = text.read(_CHUNK), 1
+    while head and not head.strip(_BLANK):
+        line += head.count("\n")
+        head = text.read(_CHUNK)
     values: Iterator[tuple[int, Any, str]]
     if _is_stream(head.lstrip(_BLANK), len(head) < _CHUNK):
-        values = _Stream(file, head, text).values()
+        values = _Stream(file, head, text, line).values()
     else:
-        values = _of_lines(itertools.chain(io.StringIO(head + text.readline(), newline="\n"), text))
+        values = _of_lines(bounded_lines(text, LONGEST_ROW, head), line)
     for number, value, reason in values:
         if reason or not isinstance(value, dict):
             yield columns.refused(number, reason or "no JSON object")
@@ -66,9 +64,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _of_lines(lines: Iterable[str]) -> Iterator[tuple[int, Any, str]]:
-    """Line number and value of each line, or why it has none."""
-    for number, line in enumerate(lines, 1):
+def _of_lines(lines: Iterable[str | None], first: int) -> Iterator[tuple[int, Any, str]]:
+    """Line number and value of each line, or why it has none.
+
+    Args:
+        lines: of `bounded_lines`.
+        first: number of the first.
+    """
+    for number, line in enumerate(lines, first):
+        if line is None:
+            yield number, None, too_long("the row", LONGEST_ROW)
+            continue
         if not line.strip():
             continue
         try:
@@ -116,11 +122,12 @@ class _Stream:
         file: its name, for errors.
         head: what was read of it already.
         rest: the rest.
+        line: number of the line in which `head` begins.
     """
 
-    def __init__(self, file: str, head: str, rest: IO[str]) -> None:
+    def __init__(self, file: str, head: str, rest: IO[str], line: int) -> None:
         self._file, self._text, self._rest = file, head, rest
-        self._place, self._line, self._ended = 0, 1, False
+        self._place, self._line, self._ended = 0, line, False
 
     def values(self) -> Iterator[tuple[int, Any, str]]:
         """Line where a value ends, the value, and why it is none."""
@@ -163,8 +170,11 @@ class _Stream:
             except _RepeatedKeyError as error:
                 value, end, reason = *json.JSONDecoder().raw_decode(self._text, self._place), str(error)
             except json.JSONDecodeError as error:
-                if _wants_more(error, self._text) and len(self._text) - self._place < _LONGEST and self._read():
-                    continue
+                if _wants_more(error, self._text):
+                    if len(self._text) - self._place > LONGEST_ROW:
+                        raise self._invalid(too_long("an object", LONGEST_ROW), self._place) from None
+                    if self._read():
+                        continue
                 raise self._invalid(error.msg, error.pos) from None
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
                 raise self._invalid(str(error), self._place) from None

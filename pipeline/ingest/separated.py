@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lmworks.configs.errors import UserError
+from lmworks.pipeline.ingest.lines import LONGEST_ROW, bounded_lines, too_long
 from lmworks.pipeline.ingest.rows import Columns, Row
 
 _HEADER_AGAIN = "the header stands again"
@@ -38,20 +40,25 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
         columns: what must be there.
 
     Raises:
-        UserError: the columns do not fit, or a quote is never closed.
+        UserError: the columns do not fit, a quote is never closed, or the header is far too long.
     """
-    lines = (
+    lines: Iterator[tuple[int, list[str] | None]] = (
         _quoted_lines(file, text, dialect.delimiter, columns)
         if dialect.quoted
         else _plain_lines(text, dialect.delimiter)
     )
     header = next(lines, (0, []))[1] if dialect.header else []
+    if header is None:
+        raise UserError(f"{file}:1: {too_long('the first line', LONGEST_ROW)}")
     written = list(dialect.columns) or header
     names = columns.of_file(written)
     headers = (header, list(dialect.columns))
     rows = quoted = 0
     for number, values in lines:
         rows += 1
+        if values is None:
+            yield columns.refused(number, too_long("the row", LONGEST_ROW))
+            continue
         if not dialect.quoted:
             quoted += any(map(_is_quoted, values))
         if len(values) != len(names):
@@ -69,12 +76,15 @@ def read_separated(file: str, text: IO[str], encoding: str, dialect: Dialect, co
         )
 
 
-def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: Columns) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(2**31 - 1)
-    first = text.readline()
-    rows = csv.reader(itertools.chain([first], text), strict=True, delimiter=delimiter)
+def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: Columns) -> Iterator[tuple[int, list[str] | None]]:
+    csv.field_size_limit(LONGEST_ROW)
+    counted, first = _CountedLines(text), text.readline(LONGEST_ROW + 1)
+    if len(first) > LONGEST_ROW:
+        raise UserError(f"{file}:1: {too_long('the first line', LONGEST_ROW)}")
+    rows = csv.reader(itertools.chain([first], counted), strict=True, delimiter=delimiter)
     while True:
         begin = rows.line_num + 1
+        counted.characters = 0
         try:
             values = next(rows)
         except StopIteration:
@@ -88,9 +98,27 @@ def _quoted_lines(file: str, text: IO[str], delimiter: str, columns: Columns) ->
             yield rows.line_num, values
 
 
-def _plain_lines(text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(text, 1):
-        if content := line.removesuffix("\n").removesuffix("\r"):
+class _CountedLines:
+    """Lines of one row after the other, for `csv`, which would take a row of any length."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+        self.characters = 0
+        """Of the row so far."""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in iter(functools.partial(self._text.readline, LONGEST_ROW + 1), ""):
+            self.characters += len(line)
+            if self.characters > LONGEST_ROW:
+                raise csv.Error(too_long("the row", LONGEST_ROW))
+            yield line
+
+
+def _plain_lines(text: IO[str], delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+    for number, line in enumerate(bounded_lines(text, LONGEST_ROW), 1):
+        if line is None:
+            yield number, None
+        elif content := line.removesuffix("\n").removesuffix("\r"):
             yield number, content.split(delimiter)
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.paths import expand
+from lmworks.tfx import containment
 from lmworks.tfx.artifacts import file_sha256
 from lmworks.tfx.screen import StageScreen
 from lmworks.tfx.transfer import File, Store
@@ -78,7 +79,7 @@ class _Folder:
 
     def read(self, name: str) -> bytes | None:
         try:
-            return (self._folder / name).read_bytes()
+            return containment.read_file(self._folder / name)
         except OSError:
             return None
 

@@ -30,11 +30,27 @@ def header(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
 def tar(*headers: tarfile.TarInfo, mode: str = "w") -> bytes:
     """A tar archive whose files hold `EVIL`."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
         for each in headers:
             each.size = len(EVIL) if each.isreg() else 0
             archive.addfile(each, io.BytesIO(EVIL))
     return buffer.getvalue()
+
+
+def pax(value: str, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """A tar archive with a comment in an extended header."""
+    member = header("a")
+    content = tarfile.TarInfo._create_pax_generic_header({"comment": value}, kind, "utf-8")  # type: ignore[attr-defined]
+    return content + tar(member)
+
+
+def negative() -> bytes:
+    """A tar archive whose member ends before it begins, where the next one is looked for."""
+    content = bytearray(header("a").tobuf(tarfile.GNU_FORMAT))
+    content[124:136] = (-512).to_bytes(12, "big", signed=True)
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content) + bytes(1024)
 
 
 def long_links(outside: str) -> bytes:
@@ -80,6 +96,11 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a cut tar.xz": ("a.tar.xz", lambda: tar(*map(header, "ab"), mode="w:xz")[:-60], r"a\.tar\.xz: cannot be unpacked"),
     "a tar cut between two files": ("a.tar", lambda: tar(*map(header, "ab"))[:1024], "its end is missing"),
     "a cut tar.gz": ("a.tgz", lambda: tar(*map(header, "ab"), mode="w:gz")[:-20], r"a\.tgz: cannot be unpacked"),
+    "a name of 2 MiB": ("a.tgz", lambda: gzip.compress(tar(header("a" * (2 << 20)))), "a name or another header has 2,097,15"),
+    "a pax header of 2 MiB": ("a.tgz", lambda: gzip.compress(pax("a" * (2 << 20))), "a name or another header has 2,097,"),
+    "a global header of 2 MiB": ("a.tar", lambda: pax("a" * (2 << 20), tarfile.XGLTYPE), "a name or another header has"),
+    "a negative size": ("a.tar", lambda: negative(), "the size of a member is negative"),
+    "no tar at all": ("a.tar.gz", lambda: b"text" * 999, r"gz: cannot be unpacked: it is no tar archive, or is damaged at"),
     "no tar": ("a.tar.bz2", lambda: b"BZh91AY&SY" + b"x" * 99, r"a\.tar\.bz2: cannot be unpacked"),
     "a link in a zip": ("a.zip", lambda: zipped("to", mode=0o120777), "'to' is a link"),
     "a path upwards in a zip": ("a.zip", lambda: zipped("../beside/victim"), "points outside"),

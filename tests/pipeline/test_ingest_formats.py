@@ -15,6 +15,7 @@ import pytest
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.load import ConfigError, validate
+from lmworks.pipeline.ingest import documents, json_rows, separated
 from tests.pipeline.ingesting import all_rows, ingested, rejects, split_of, trained_on
 
 ROWS = [{"text": f"text {number}", "n": number} for number in range(6)]
@@ -350,6 +351,57 @@ def test_an_empty_parquet_file_beside_one_with_rows(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "c.parquet")
     assert texts(tmp_path, str(tmp_path / "?.parquet")) == ["a"]
     assert "ingest.train: no rows in " in error(tmp_path, tmp_path / "a.parquet")
+
+
+LONG = "x" * 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row", "settings"),
+    [
+        ("a.csv", f"text,n\na,1\n{LONG},1\nb,1\n", 3, {"quoting": "none"}),
+        ("a.tsv", f"text\tn\na\t1\nb\t1\n{LONG}", 4, {}),
+        ("a.jsonl", f'{{"text": "a"}}\n{{"text": "{LONG}"}}\n{{"text": "b"}}\n', 2, {}),
+        ("a.jsonl", "\n" * 70_000 + f'{{"text": "a"}}\n{{"text": "{LONG}"}}\n{{"text": "b"}}\n', 70_002, {}),
+        ("a.txt", f"a\n#\n{LONG}\n#\nb", 3, {"separator": "#"}),
+        ("a.txt", f"a\n#\nb\n#\n{'x' * 999}\n{LONG}", 6, {"separator": "#"}),
+        ("a.txt", "a\n#\n" + "line\n" * 400 + "#\nb", 402, {"separator": "#"}),
+    ],
+)
+def test_a_row_of_any_length_is_refused_by_itself(tmp_path, monkeypatch, name, content, row, settings):
+    for module in (separated, json_rows):
+        monkeypatch.setattr(module, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(documents, "LONGEST_DOCUMENT", 1000)
+    path = written(tmp_path / f"{name}.gz", gzip.compress(content.encode()))
+    source = {"path": str(path), **({"separator": settings.pop("separator")} if "separator" in settings else {})}
+    examples = trained_on(tmp_path, source, max_rejects=0.5, **settings)
+    assert [text.strip() for text in split_of(examples, "train")["text"].to_pylist()] == ["a", "b"]
+    (refused,) = rejects(examples)
+    assert refused[0] == row
+    assert "has more than 1,000 characters, the most that is read" in refused[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", f"text,n\na,1\n{LONG},1\n", "a.csv.gz:3: no valid csv: the row has more than 1,000 characters"),
+        ("a.csv", 'text,n\na,1\n"' + "x\n" * 2000, "a.csv.gz:3: no valid csv: the row has more than 1,000 characters"),
+        ("a.csv", "text,n\na,1\n" + '"\n",' * 2000, "a.csv.gz:3: no valid csv: the row has more than 1,000 characters"),
+        ("a.csv", f"text{LONG},n\na,1\n", "a.csv.gz:1: the first line has more than 1,000 characters"),
+        ("a.tsv", f"text{LONG}\tn\na\t1\n", "a.tsv.gz:1: the first line has more than 1,000 characters"),
+        (
+            "a.json",
+            f'[{{"text": "a"}},\n{{"text": "{"y" * 200_000}"}}]',
+            "a.json.gz:2: no valid JSON: an object has more",
+        ),
+        ("a.txt", LONG, "the document has more than 1,000 characters"),
+    ],
+)
+def test_a_row_of_any_length_that_cannot_be_passed_over(tmp_path, monkeypatch, name, content, words):
+    for module in (separated, json_rows):
+        monkeypatch.setattr(module, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(documents, "LONGEST_DOCUMENT", 1000)
+    assert words in error(tmp_path, written(tmp_path / f"{name}.gz", gzip.compress(content.encode())))
 
 
 def test_columns_without_a_name_keep_their_cells(tmp_path):

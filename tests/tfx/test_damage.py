@@ -43,6 +43,23 @@ def foreign(path):
         database.execute("CREATE TABLE executions (name TEXT)")
 
 
+def schema(path) -> set[tuple[str, str]]:
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT type, name FROM sqlite_master").fetchall()
+    database.close()
+    return {*rows}
+
+
+def extended(*statements):
+    def extend(path):
+        with sqlite3.connect(path) as database:
+            for statement in statements:
+                database.execute(statement)
+        database.close()
+
+    return extend
+
+
 INDEXES = {
     "first_page": lambda path: garble(path, 0),
     "second_page": lambda path: garble(path, 4096),
@@ -51,6 +68,11 @@ INDEXES = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
     "empty": lambda path: path.write_bytes(b""),
     "foreign": foreign,
+    "trigger": extended(
+        "CREATE TRIGGER again BEFORE DELETE ON executions BEGIN INSERT INTO executions (id) VALUES (old.id); END"
+    ),
+    "view": extended("DROP TABLE inputs", "CREATE VIEW inputs AS SELECT id AS execution, id AS name FROM executions"),
+    "constraint": extended("CREATE UNIQUE INDEX single ON executions (component)"),
 }
 
 
@@ -63,8 +85,10 @@ def test_a_damaged_index_is_made_anew(root, damage, capsys):
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
     assert not (root / f"{INDEX}-wal").exists()
+    before = schema(path)
     damage(path)
     assert again(root) == ["cached"] * 3
+    assert schema(path) == before
     if path.with_name(f"{INDEX}.damaged").exists():
         assert f"{INDEX}: is damaged (" in capsys.readouterr().err
     assert main(["runs", f"--root={root}"]) == main(["gc", f"--root={root}", "--yes"]) == 0

@@ -18,6 +18,7 @@ from lmworks.tfx.artifacts import MANIFEST, Examples, execution_of, manifest_of,
 from lmworks.tfx.local import LocalRunner
 from lmworks.tfx.metadata import INDEX, Metadata
 from lmworks.tfx.remote import RemoteRoot
+from lmworks.tfx.transfer import TooLarge
 from tests.stores import machine, objects
 from tests.tfx import remote_stages, stages
 
@@ -276,6 +277,27 @@ PLANTS = {
 }
 
 
+def test_a_file_of_any_size_in_place_of_a_record_costs_what_it_says_only(root, capsys):
+    (root / "large").mkdir()
+    (root / "folder" / runs.RECORD).mkdir(parents=True)
+    (root / "state" / "learn" / "0123" / "model").mkdir(parents=True)
+    forget_index(root)
+    for path in (
+        root / "large" / runs.RECORD,
+        unheld(root, "learn") / "logs" / MANIFEST,
+        root / "state" / "learn" / "0123" / "settled",
+    ):
+        path.write_bytes(b"")
+        os.truncate(path, 1 << 40)  # of holes
+    descriptors = os.listdir("/proc/self/fd")
+    assert main(["runs", f"--root={root}"]) == 0
+    assert main(["gc", f"--root={root}", "--yes"]) == 0
+    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
+    errors = capsys.readouterr().err
+    assert f"{root}/large/run.json: cannot be read: is larger than 64 MiB; make it a file" in errors
+    stages.run(root, "good", "yes")
+
+
 @pytest.mark.parametrize(("plant", "cost"), PLANTS.items(), ids=[plant.__name__ for plant in PLANTS])
 def test_a_hostile_root_changes_nothing_beside_it(root, beside, plant, cost, monkeypatch, capsys):
     package = beside.parent / "packages" / "hostile_package"
@@ -514,6 +536,20 @@ def bucket(s3, sent, monkeypatch, tmp_path):
     for name, content in sent.items():
         s3.pipe_file(f"{s3.url}/{name}", content)
     return s3
+
+
+def test_a_file_of_any_size_in_place_of_a_record_in_a_bucket_is_not_read_whole(bucket, monkeypatch, capsys):
+    monkeypatch.setattr(containment, "LARGEST", 1 << 20)
+    put(bucket, "large/run.json", b" " * (1 << 21))
+    put(bucket, "empty/run.json", b"")
+    assert main(["runs", f"--root={bucket.url}"]) == 0
+    out, errors = capsys.readouterr()
+    assert "good" in out
+    assert f"{bucket.url}/large/run.json: is larger than 1 MiB; it is left out" in errors
+    assert f"{bucket.url}/empty/run.json: is no record of a run; it is left out" in errors
+    with pytest.raises(TooLarge):
+        RemoteRoot(bucket.url).store.read("large/run.json")
+    remote_stages.run(bucket.url, "large")
 
 
 def put(bucket, name: str, content) -> None:
