@@ -38,7 +38,7 @@ INTERRUPTED = 130
 
 _STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 _TARGETS = ("kubeflow", "vertex")
-_ABSL_LIST = "repeat this option to specify a list of values"
+_ABSL_LIST = ";\n    repeat this option to specify a list of values"
 _PATHS = ("config", "input", "output", "root", "servable")
 """Flags whose `~` and `$VARIABLES` are expanded; a shell expands no `~` behind `=`."""
 

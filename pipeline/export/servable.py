@@ -48,7 +48,7 @@ def write_servable(
         "task": config.task,
         "rows_proved": proof["rows"],
         "largest_difference": proof["largest_difference"],
-        "summary": f"SavedModel gives the evaluated predictions on {counted(proof['rows'], 'row')} "
+        "summary": f"SavedModel gives the evaluated predictions on {counted(int(proof['rows']), 'row')} "
         f"(largest difference {proof['largest_difference']:.1e})",
     }
 
