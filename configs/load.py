@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from lmworks.configs.errors import ConfigError
 from lmworks.configs.other_names import ANSWER_OF, KEY_OF, VALUE_OF, snake_case
-from lmworks.configs.schema import Config
+from lmworks.configs.schema import TWO_ORIGINS, Config
 from lmworks.configs.section import OnlyFor
 from lmworks.configs.shown import shown
 from lmworks.configs.url_secrets import masked_url
@@ -24,8 +26,6 @@ from lmworks.configs.yaml_reader import parse_value, parse_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
-_QUOTE = "quote it as you wrote it, '…', in a shell \"'…'\""
-"""What was written is not known here: 0x10 is 16, and `on` is true."""
 _MOST_LINES = 50
 """Errors that are listed."""
 
@@ -73,6 +73,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise ConfigError(f"{path}: cannot read the config: {reason}") from None
     tree = parse_yaml(text, str(path))
+    if tree is None:
+        raise ConfigError(f"{path}: is empty")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values")
     for assignment in overrides:
@@ -95,7 +97,8 @@ def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T: 
             and not _is_not_finite(details["input"])
         ]
     if config is None or lines:
-        lines += [_explain(details, tree, schema) for details in errors[:_MOST_LINES]]
+        for details in errors[:_MOST_LINES]:
+            lines += _explain(details, tree, schema).split("\n")  # a validator may see several
         lines = list(dict.fromkeys(lines))
         count = len(lines) + len(errors[_MOST_LINES:])
         more = [f"and {count - _MOST_LINES:,} more"] if count > _MOST_LINES else []
@@ -158,12 +161,22 @@ def _explain(details: Any, tree: dict[str, Any], schema: type[BaseModel]) -> str
         path, value = ".".join(map(str, location[:-2])), f"the key {value}"
     if details["type"] == "string_type" and not isinstance(details["input"], dict | list | tuple | None):
         kind = "a truth value" if isinstance(details["input"], bool) else "a number"
-        return f"{path}: {value}: YAML reads it as {kind}, and text is needed: {_QUOTE}"
+        in_list = isinstance(location[-1], int)
+        key, quoted = (path.rpartition(".")[0], "['…', …]") if in_list else (path, "'…'")
+        # What was written is not known here: 0x10 is 16, and `on` is true.
+        fix = f'quote it as you wrote it: {quoted}, in a shell --set="{key}={quoted}"'
+        return f"{path}: {value}: YAML reads it as {kind}, and text is needed: {fix}"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if details["type"] == TWO_ORIGINS:
+        return f"{path}: {message}{_from_preset(tree)}"
     if details["type"] == "value_error" and isinstance(details["input"], dict | BaseModel):
-        return f"{path}: {message}"
+        return f"{path}: {message}" if location else message  # of the whole config, it names its keys
     if details["type"] == "int_parsing_size":
         message = "is too large"
+    elif details["type"] in ("tuple_type", "list_type"):
+        message = "should be a list" + ("" if isinstance(details["input"], dict) else f": [{details['input']}]")
+    elif details["type"] in ("dict_type", "model_type"):
+        message = _mapping_meant(details, location, schema)
     elif details["msg"].startswith("Input should be "):
         meant = _value_meant(details["input"], message) if details["type"] == "literal_error" else ""
         message = f"should be {message}{meant}"
@@ -215,6 +228,39 @@ def _value_meant(value: Any, expected: str) -> str:
     name = snake_case(str(value)) if isinstance(value, str | int) else ""
     meant = [VALUE_OF[name]] if VALUE_OF.get(name) in allowed else difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean {meant[0]}?" if meant else ""
+
+
+def _from_preset(tree: dict[str, Any]) -> str:
+    """How a recipe of a model from scratch is started from the preset that it names."""
+    model, preprocess = tree["model"], tree.get("preprocess")
+    kept = {key: model[key] for key in ("preset", "dropout") if model.get(key) is not None}
+    flow = yaml.safe_dump(kept, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True).strip()
+    flags = [f"--set={shlex.quote(f'model={flow}')}"]
+    tokenizer = preprocess.get("tokenizer") if isinstance(preprocess, dict) else None
+    if isinstance(tokenizer, dict) and tokenizer.get("train") is not None:
+        flags.append("--set=preprocess.tokenizer.train=null")
+    return f"; to start from the preset: {' '.join(flags)}"
+
+
+def _mapping_meant(details: Any, location: Sequence[str | int], schema: type[BaseModel]) -> str:
+    """What should stand instead of a value that is no mapping, with keys of the schema."""
+    annotation: Any = schema
+    for part in location:
+        annotation = _descend(annotation, part)
+    if annotation is None:
+        return "should be a mapping"
+    value = "…" if isinstance(details["input"], list | tuple | None) else str(details["input"])
+    return f"should be a mapping such as {_example(annotation, value)}"
+
+
+def _example(annotation: Any, value: str) -> str:
+    """A mapping of a type, in YAML."""
+    for model in _members(annotation, BaseModel):
+        name, field = next(iter(model.model_fields.items()))
+        return f"{{{name}: {_example(field.annotation, value)}}}"
+    for mapping in _members(annotation, dict):
+        return f"{{NAME: {_example(typing.get_args(mapping)[-1], value)}}}"
+    return value
 
 
 def paths_of(schema: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[str]:

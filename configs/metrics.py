@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from lmworks.configs.other_names import VALUE_OF, snake_case
+
 _AVERAGED = ("precision", "recall", "f1")
 _SHARE = (0.0, 1.0)
 _CLASSIFIER = {
@@ -54,7 +56,8 @@ def unknown_metric(name: str, task: str, labels: Iterable[str] = ()) -> str | No
         known += [f"{kind}/{label}" for kind in _AVERAGED for label in labels]
     if name in known:
         return None
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    meant = VALUE_OF.get(snake_case(name))
+    near = [meant] if meant in known else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
     return f"{task} has no such metric; {hint}"
 

@@ -123,6 +123,8 @@ def find(path: str, key: str) -> str:
 
 
 def places(path: str) -> str:
-    """Says for an error where a path was looked up, if that is not one place only."""
-    bases = _bases(path)
-    return f" in {os.getcwd()} and, beside the recipe, in {' and '.join(bases[1:])}" if bases[1:] else ""
+    """Says for an error where a path was looked up, if its words do not say it."""
+    if os.path.isabs(path) or "://" in path:
+        return ""
+    others = _bases(path)[1:]
+    return f" in {os.getcwd()}" + (f" and, beside the recipe, in {' and '.join(others)}" if others else "")

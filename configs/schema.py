@@ -16,6 +16,7 @@ from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializationInfo, field_serializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from lmworks.configs.conversations import Form, columns_with_turns
 from lmworks.configs.metrics import unknown_metric, unreachable
@@ -424,6 +425,10 @@ def _preset(value: Any) -> Any:
 Preset = Annotated[str | Package, BeforeValidator(_preset)]
 
 
+TWO_ORIGINS = "two_origins"
+"""Type of the error that a model has a preset and what belongs to one from scratch."""
+
+
 class Model(Section):
     """What is trained: a preset, or an architecture from scratch."""
 
@@ -445,8 +450,10 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        if (self.preset is None) == (self.architecture is None):
-            raise ValueError("needs either preset or architecture")
+        if self.preset is None and self.architecture is None:
+            raise ValueError("needs preset or architecture")
+        if self.preset is not None and self.architecture is not None:
+            raise PydanticCustomError(TWO_ORIGINS, "preset and architecture are both given; leave one out")
         if isinstance(self.preset, str) and re.search(
             r"://.*\?", self.preset
         ):  # told without the value, which may be secret
@@ -454,7 +461,9 @@ class Model(Section):
         sizes = ("layers", "heads", "hidden_dim", "intermediate_dim")
         own = [name for name in sizes if getattr(self, name) != type(self).model_fields[name].default]
         if self.preset is not None and own:
-            raise ValueError(f"{', '.join(own)} belong to architecture; a preset has its own")
+            raise PydanticCustomError(
+                TWO_ORIGINS, "{own} go with architecture; a preset has its own", {"own": ", ".join(own)}
+            )
         if self.hidden_dim % self.heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} is not divisible by heads {self.heads}")
         return self
@@ -633,7 +642,7 @@ class Evaluate(Section):
             if (why := unknown_metric(name, task, labels) or unreachable(name, bounds.min, bounds.max))
         ]
         if wrong:
-            raise ValueError("\n  ".join(wrong))
+            raise ValueError("\n".join(wrong))
 
 
 class Servables(Section):
@@ -769,7 +778,8 @@ class Config(Section):
             )
         if self.model.preset and self.preprocess.tokenizer.train:
             raise ValueError(
-                "preprocess.tokenizer.train does not go with model.preset: the preset's weights know its own tokens"
+                "preprocess.tokenizer.train does not go with model.preset: the preset's weights know its own tokens; leave it "
+                "out (--set=preprocess.tokenizer.train=null)"
             )
         return self
 

@@ -11,7 +11,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.backend import backend
 from lmworks.models.huggingface import read_masked_head, with_pooler
-from lmworks.models.parameters import BERT_POSITIONS
+from lmworks.models.parameters import positions_from_scratch
 from lmworks.models.preset import check_positions, dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.preset_kinds import HUGGING_FACE
@@ -56,7 +56,7 @@ def build(
     if preset is None:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=pieces.vocabulary_size,
-            max_sequence_length=max(sequence_length, BERT_POSITIONS),
+            max_sequence_length=positions_from_scratch("masked_lm", sequence_length),
             dtype=dtype,
             **sizes_of(settings),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lmworks.configs.errors import UserError
 from lmworks.configs.schema import Model
 from lmworks.models.json_files import read_object, understanding
-from lmworks.models.preset_kinds import unknown_name
+from lmworks.models.preset_kinds import keras_hub_presets, unknown_name
 from lmworks.models.transformer_arithmetic import copy_arithmetic
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LONGEST_REASON = 240
 _HUGGING_FACE = "hf://"
+_KAGGLE = "kaggle://"
+_KAGGLE_HOST = "https://api.kaggle.com"
 _PATIENCE_SECONDS = 5.0
+_OFFLINE = "check the network, or give a local folder"
 _NOT_LOADED = (
     ValueError, OSError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, NotImplementedError,
 )  # fmt: skip
@@ -46,6 +50,8 @@ def open_preset(preset: str, load: Callable[[], T]) -> T:
     except _NOT_LOADED as error:
         if "/" not in preset and (unknown := unknown_name(preset)):
             raise UserError(f"model.preset: {preset}: {unknown}") from error
+        if _is_unreached(error):
+            raise UserError(f"model.preset: {preset}: cannot be downloaded: no connection; {_OFFLINE}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " …"
         raise UserError(f"model.preset: {preset}: cannot be loaded: {reason}") from error
@@ -61,21 +67,52 @@ def _reach_hugging_face(preset: str) -> None:
 
     if constants.is_offline_mode():  # the client answers at once
         return
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    name, _, revision = preset.removeprefix(_HUGGING_FACE).partition("@")
+    if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str):
+        _reach(constants.ENDPOINT, preset)
+
+
+def check_reachable(preset: str) -> None:
+    """Asks whether Kaggle, from which KerasHub has its presets, answers, unless the preset is in the client's cache.
+
+    Args:
+        preset: A KerasHub name or a URL.
+
+    Raises:
+        UserError: It does not answer, or the URL is none of a preset.
+    """
+    known = keras_hub_presets().get(preset)
+    url = known.url if known else preset
+    if (
+        not url.startswith(_KAGGLE) or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+    ):  # Kaggle's notebooks have them without a network
+        return
+    from kagglehub.cache import Cache
+    from kagglehub.handle import parse_model_handle
+
     try:
-        urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS).close()
+        handle = parse_model_handle(url.removeprefix(_KAGGLE))
+    except ValueError as error:
+        raise UserError(f"model.preset: {preset}: cannot be loaded: {error}") from error
+    if not handle.is_versioned() or Cache().load_from_cache(handle, "config.json") is None:
+        _reach(_KAGGLE_HOST, preset)
+
+
+def _reach(host: str, preset: str) -> None:
+    try:
+        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=_PATIENCE_SECONDS).close()
     except urllib.error.HTTPError:
         return  # it answers
     except OSError as error:
         reason = getattr(error, "reason", error)
-        # Certificates are the client's own matter.
-        name, _, revision = preset.removeprefix(_HUGGING_FACE).partition("@")
-        cached = isinstance(try_to_load_from_cache(name, "config.json", revision=revision or None), str)
-        if not cached and not isinstance(reason, ssl.SSLError):
-            raise UserError(
-                f"model.preset: {preset}: {constants.ENDPOINT} cannot be reached ({reason}); check the network, "
-                "or give a local folder"
-            ) from error
+        if not isinstance(reason, ssl.SSLError):  # certificates are the client's own matter
+            raise UserError(f"model.preset: {preset}: {host} cannot be reached ({reason}); {_OFFLINE}") from error
+
+
+def _is_unreached(error: Exception) -> bool:
+    import requests
+
+    return isinstance(error, requests.ConnectionError | requests.Timeout)
 
 
 def task_class(base: type, backbone: type, preset: str) -> Any:

@@ -7,6 +7,7 @@ import difflib
 import functools
 import importlib.util
 from pathlib import Path
+from typing import NamedTuple
 
 from lmworks.configs.errors import UserError
 
@@ -35,22 +36,44 @@ _POSITIONS = {"bert": 512, "distil_bert": 512, "gpt2": 1024}
 """Positions of all of KerasHub's presets of a family; those of other families differ, or follow from their files."""
 
 
+class Known(NamedTuple):
+    """A preset that KerasHub knows by name."""
+
+    family: str
+    """Folder of its family in KerasHub's source."""
+    url: str
+    """Where KerasHub has it from, `kaggle://…`."""
+
+
 @functools.cache
-def keras_hub_presets() -> dict[str, str]:
-    """Lists the presets that KerasHub knows by name, and the folder of each one's family in its source.
+def keras_hub_presets() -> dict[str, Known]:
+    """Lists the presets that KerasHub knows by name.
 
     The names are read from its source: to import it takes seconds.
     """
     found = importlib.util.find_spec("keras_hub")
     folders = (found.submodule_search_locations if found else None) or []
-    presets: dict[str, str] = {}
+    presets: dict[str, Known] = {}
     for folder in folders:
         for path in sorted(Path(folder).glob("src/models/*/*_presets.py")):
             for statement in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-                    names = [key.value for key in statement.value.keys if isinstance(key, ast.Constant)]
-                    presets |= dict.fromkeys(map(str, names), path.parent.name)
+                    for key, value in zip(statement.value.keys, statement.value.values, strict=True):
+                        if isinstance(key, ast.Constant):
+                            presets[str(key.value)] = Known(path.parent.name, _kaggle_url(value))
     return presets
+
+
+def _kaggle_url(described: ast.expr) -> str:
+    """The URL in what KerasHub's source says of a preset; empty if it has none."""
+    pairs = zip(described.keys, described.values, strict=True) if isinstance(described, ast.Dict) else ()
+    urls = (
+        value.value
+        for key, value in pairs
+        if isinstance(key, ast.Constant) and key.value == "kaggle_handle"
+        if isinstance(value, ast.Constant)
+    )
+    return str(next(urls, ""))
 
 
 def unknown_name(preset: str) -> str | None:
@@ -80,7 +103,7 @@ def check_name(preset: str, task: str, sequence_length: int) -> None:
     """
     if unknown := unknown_name(preset):
         raise UserError(f"model.preset: {preset}: {unknown}")
-    family = keras_hub_presets().get(preset, "")
+    family = keras_hub_presets()[preset].family if preset in keras_hub_presets() else ""
     taken = {name.lower(): name for name in KERAS_HUB[task]}
     if family.replace("_", "") not in taken:
         raise UserError(f"model.preset: {preset}: is of the family {family}; {task} takes {', '.join(taken.values())}")

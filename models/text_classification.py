@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lmworks.configs.schema import Model
 from lmworks.models.compiled import compiled
 from lmworks.models.huggingface import read_classifier_head
+from lmworks.models.parameters import BERT_POSITIONS
 from lmworks.models.preset import dropout_of, load_head, open_preset, sizes_of, task_class
 from lmworks.models.preset_folder import write_preset
 from lmworks.models.preset_kinds import HUGGING_FACE
@@ -50,6 +51,7 @@ def build(
     if preset is None:
         backbone = keras_hub.models.BertBackbone(
             vocabulary_size=tokenizer.vocabulary_size,
+            max_sequence_length=BERT_POSITIONS,
             dtype=dtype,
             **sizes_of(settings),
         )

@@ -9,11 +9,14 @@ import ast
 import difflib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+_BINDING = {"globals", "locals", "vars", "setattr", "exec", "eval", "__import__"}
+"""Functions by which a module may get names that no statement of it binds."""
 
 
 def why_no_callback(entry: str) -> str | None:
@@ -23,9 +26,9 @@ def why_no_callback(entry: str) -> str | None:
         entry: `module:name`.
     """
     module, _, name = entry.partition(":")
-    if module.partition(".")[0] in sys.builtin_module_names:
-        return None
     spec = _find(module)
+    if _is_standard(module.partition(".")[0]):
+        return "is of Python's standard library, which has no subclass of keras.callbacks.Callback"
     if spec is None:
         return f"cannot be imported: there is no module {module!r} on Python's path or in {os.getcwd()}"
     if not spec.origin or not spec.origin.endswith(".py"):
@@ -39,11 +42,31 @@ def why_no_callback(entry: str) -> str | None:
         return f"cannot be imported: {spec.origin}: {error.strerror or error}"
     known = _names(tree)
     if known is not None and name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {module}:{near[0]}?" if near else ""
-        return f"cannot be imported: {spec.origin} defines no {name}{hint}"
+        return f"cannot be imported: {spec.origin} defines no {name}{nearest(entry, known)}"
     definitions = [node for node in tree.body if isinstance(node, _Definition) and node.name == name]
     return _why_not(definitions[-1]) if definitions and known is not None else None
+
+
+def nearest(entry: str, names: Iterable[str]) -> str:
+    """Asks whether another name of the module is meant; empty if none is near.
+
+    Args:
+        entry: `module:name`.
+        names: Of the module.
+    """
+    module, _, name = entry.partition(":")
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {module}:{near[0]}?" if near else ""
+
+
+def _is_standard(module: str) -> bool:
+    """Whether a top-level module is Python's own, and no other of its name comes before it on Python's path."""
+    if module not in sys.stdlib_module_names:
+        return False
+    spec = _find(module)
+    if spec is None or not spec.origin:  # built in, which the path does not decide
+        return True
+    return any(Path(spec.origin).is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
 def _find(module: str) -> ModuleSpec | None:
@@ -62,6 +85,17 @@ def _find(module: str) -> ModuleSpec | None:
 def _names(tree: ast.Module) -> set[str] | None:
     """The names that a module has; None where they cannot be told from its text."""
     names: set[str] = set()
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.Name) and inner.id in _BINDING:
+            return None
+        if isinstance(inner, ast.Attribute) and inner.attr in (
+            "modules",
+            "__dict__",
+            "__setattr__",
+        ):  # of `sys`, of a module
+            return None
+        if isinstance(inner, ast.Global):
+            names |= {*inner.names}
     for node in _statements(tree.body):
         if isinstance(node, _Definition):
             names.add(node.name)
@@ -69,8 +103,6 @@ def _names(tree: ast.Module) -> set[str] | None:
             names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
         else:
             names |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            return None  # it may set names in `globals()`
     return None if names & {"*", "__getattr__"} else names
 
 

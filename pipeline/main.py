@@ -38,6 +38,7 @@ INTERRUPTED = 130
 
 _STAGES = ("ingest", "preprocess", "train", "evaluate", "export")
 _TARGETS = ("kubeflow", "vertex")
+_ABSL_LIST = ";\n    repeat this option to specify a list of values"
 _PATHS = ("config", "input", "output", "root", "servable")
 """Flags whose `~` and `$VARIABLES` are expanded; a shell expands no `~` behind `=`."""
 
@@ -72,8 +73,10 @@ def main(arguments: Sequence[str]) -> int:
         arguments: without the program's name.
 
     Returns:
-        0 done and help; 1 a stage failed; 2 bad usage or config; 3 not blessed.
+        0 done and help; 1 a stage failed; 2 bad usage or config; 3 not blessed; 130 interrupted.
     """
+    if len(arguments) > 1 and arguments[0] == "help" and arguments[1] in _COMMANDS:
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("help", "--help", "-h", "-help"):
         print(_help())
         return DONE if arguments else USAGE
@@ -106,14 +109,16 @@ def main(arguments: Sequence[str]) -> int:
     except (flags.Error, ConfigError) as error:
         _complain(arguments[0], error)
         return USAGE
-    except UserError as error:
+    except UserError as error:  # a stage's log, which is shown with --verbosity=1, has its traceback
         _complain(arguments[0], error)
-        if values.verbosity > 0:
-            raise
         return FAILED
     except (OSError, sqlite3.Error) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
-        _complain(arguments[0], "the disk is full; free some space and run the same command again" if full else error)
+        reason: object = "the disk is full; free some space and run the same command again" if full else error
+        place = getattr(error, "filename", None)
+        if not full and "root" in values and str(place).startswith(values.root):
+            reason = f"--root={values.root}: {place}: {getattr(error, 'strerror', error)}"
+        _complain(arguments[0], reason)
         if values.verbosity > 0:
             raise
         return FAILED
@@ -169,6 +174,9 @@ def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> Sequence[str]:
     try:
         rest = list(values(arguments))[1:]
     except flags.UnrecognizedFlagError as error:
+        if arguments[0] == "runs" and error.flagname == "run":
+            name = re.search(r"-run[= ](\S+)", " ".join(arguments))
+            raise ConfigError(f"--run is no flag of runs; say lmworks runs {name[1] if name else 'NAME'}") from None
         if "set" in values and (key := key_called(error.flagname)):
             raise ConfigError(f"--{error.flagname} is no flag; did you mean --set={key}=…?") from None
         raise
@@ -197,14 +205,27 @@ def _flags_help(values: flags.FlagValues) -> str:
     lines = []
     for name in sorted(values):
         if name == values[name].name:
-            default = f" (default {values[name].default})" if values[name].default not in (None, False) else ""
-            lines.append(f"  --{name:<11} {values[name].help}{default}")
+            default = f" (default {values[name].default})" if values[name].default not in (None, False, []) else ""
+            about = str(values[name].help).removesuffix(_ABSL_LIST).strip()
+            lines.append(f"  --{name:<11} {about}{default}")
     return "\n".join(lines)
 
 
-def _no_more(rest: Sequence[str]) -> None:
+def _no_more(rest: Sequence[str], command: str) -> None:
     if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r}; flags are --name=value")
+        raise ConfigError(f"unexpected argument {shown(repr(rest[0]), 80)}; {_flag_meant(rest[0], command)}")
+
+
+def _flag_meant(argument: str, command: str) -> str:
+    """Says which flag an argument may be meant for."""
+    known = _flags_of(command)
+    if "config" in known and argument.endswith((".yaml", ".yml")):
+        return f"did you mean --config={shlex.quote(argument)}?"
+    if "set" in known and "=" in argument:
+        return f"did you mean --set={shlex.quote(argument)}?"
+    if "text" in known:
+        return f"did you mean --text={shlex.quote(argument)}?"
+    return "flags are --name=value"
 
 
 def _define_root(values: flags.FlagValues) -> None:
@@ -285,7 +306,7 @@ def _define_run(values: flags.FlagValues) -> None:
 
 
 def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "run")
     config = _config(values)
     name = config.name if values.run is None else values.run
     try:
@@ -341,7 +362,7 @@ def _define_compile(values: flags.FlagValues) -> None:
 
 
 def _compile(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "compile")
     config = _config(values)
     if not values.target:
         raise ConfigError(f"--target is missing; it is one of {', '.join(_TARGETS)}")
@@ -383,7 +404,7 @@ def _runs(values: flags.FlagValues, rest: Sequence[str]) -> int:
     if values.follow and values.json:
         raise ConfigError("--follow shows lines and no JSON: leave --json out")
     if rest:
-        _no_more(rest[1:])
+        _no_more(rest[1:], "runs")
         folders = {folder.name: folder for folder in runs.folders(root)}
         if rest[0] not in folders:
             known = ", ".join(sorted(folders)) or "none"
@@ -433,7 +454,7 @@ def _define_board(values: flags.FlagValues) -> None:
 
 
 def _board(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "board")
     from lmworks.tfx.board import serve
 
     root = Path(values.root)
@@ -464,7 +485,7 @@ def _define_gc(values: flags.FlagValues) -> None:
 
 
 def _gc(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "gc")
     from lmworks.tfx.gc import run, run_remote
 
     if remote := _remote(values):
@@ -521,7 +542,7 @@ def _define_predict(values: flags.FlagValues) -> None:
 
 
 def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "predict")
     if not values.servable:
         raise ConfigError("--servable=DIR is missing; a run's is at <root>/<run>/export/servable")
     if values.input is not None and not values.output:
@@ -537,7 +558,7 @@ def _predict(values: flags.FlagValues, rest: Sequence[str]) -> int:
 
 
 def _schema(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "schema")
     from lmworks.configs.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
@@ -577,7 +598,7 @@ def _define_preview(values: flags.FlagValues) -> None:
 
 
 def _preview(values: flags.FlagValues, rest: Sequence[str]) -> int:
-    _no_more(rest)
+    _no_more(rest, "preview")
     config = _config(values)
     from rich.console import Console
 

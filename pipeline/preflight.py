@@ -17,7 +17,8 @@ from lmworks.configs.errors import ConfigError, UserError
 from lmworks.configs.paths import expand
 from lmworks.configs.schema import Config, Package
 from lmworks.models import preset_kinds
-from lmworks.models.preset import open_preset
+from lmworks.models.parameters import positions_from_scratch
+from lmworks.models.preset import check_reachable, open_preset
 from lmworks.models.preset_checks import check_files, check_for_task, kind_of
 from lmworks.pipeline.callback_source import why_no_callback
 from lmworks.pipeline.preset import HUB, folder_of
@@ -38,6 +39,8 @@ def check(config: Config, stages: Collection[str], here: bool = True) -> None:
     checks: list[Callable[[], None]] = []
     if "preprocess" in stages and config.model.preset is not None:
         checks.append(partial(_check_preset, config, here, "export" in stages))
+    if "train" in stages:
+        checks.append(partial(_check_positions, config))
     if "train" in stages and here:
         checks += [partial(_check_callback, entry) for entry in config.train.callbacks]
         checks.append(partial(_check_backend, config))
@@ -57,6 +60,14 @@ def _errors(checks: list[Callable[[], None]]) -> Iterator[str]:
             yield str(error)
 
 
+def _check_positions(config: Config) -> None:
+    """Compares the length of sequences with the positions of a model from scratch; `_check_preset` does it for a preset."""
+    length = config.preprocess.sequence_length
+    positions = positions_from_scratch(config.task, length)
+    if config.model.preset is None and length > positions:
+        raise UserError(f"preprocess.sequence_length: {length} is above the model's {positions} positions")
+
+
 def _check_preset(config: Config, here: bool, exported: bool) -> None:
     preset, task, length = config.model.preset, config.task, config.preprocess.sequence_length
     written = exported and "huggingface" in config.export.formats
@@ -68,13 +79,17 @@ def _check_preset(config: Config, here: bool, exported: bool) -> None:
         _check_hub(preset, config, written)
         return
     elif "://" in preset:
+        if here:
+            check_reachable(preset)
         return
     else:
         folder = folder_of(preset) if here or not Path(preset).exists() else None
         if folder is None and not Path(preset).exists():
             preset_kinds.check_name(preset, task, length)
             if written:
-                preset_kinds.check_writable(preset_kinds.keras_hub_presets()[preset], task)
+                preset_kinds.check_writable(preset_kinds.keras_hub_presets()[preset].family, task)
+            if here:
+                check_reachable(preset)
     if folder is not None:
         check_files(folder)
         check_for_task(folder, task, length)

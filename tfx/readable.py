@@ -50,6 +50,11 @@ def count(value: int) -> str:
     return f"{scaled:.{places}f}{_UNITS[unit]}"
 
 
+def counted(value: int, thing: str) -> str:
+    """Returns how many there are of a thing whose plural ends in s: `1 row`, `1,800 steps`."""
+    return f"{value:,} {thing}{'' if value == 1 else 's'}"
+
+
 def clock(seconds: float) -> str:
     """Returns a duration: `0:07`, `2:10`, `1:05:12`; `–` for one without an end."""
     if not math.isfinite(seconds):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmworks.configs.errors import UserError
-from lmworks.configs.metrics import can_fail
+from lmworks.configs.metrics import can_fail, unknown_metric
 from lmworks.configs.schema import Threshold
 from lmworks.pipeline.evaluate.classification import PER_CLASS, Figure
 from lmworks.tfx.artifacts import write_json
@@ -52,7 +52,12 @@ def check_names(thresholds: Collection[str], classes: Sequence[str]) -> None:
     known = {f"{kind}/{name}" for kind in PER_CLASS for name in classes}
     unknown = [name for name in thresholds if "/" in name and name not in known]
     if unknown:
-        raise UserError("; ".join(_no_metric(name, known) for name in unknown))
+        raise UserError(
+            "\n".join(
+                f"evaluate.thresholds.{name}: {unknown_metric(name, 'text_classification', classes)}"
+                for name in unknown
+            )
+        )
 
 
 def gate(

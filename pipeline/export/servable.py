@@ -16,6 +16,7 @@ from lmworks.pipeline.export.servable_folder import SAVED_MODEL
 from lmworks.tfx import process
 from lmworks.tfx.artifacts import Evaluation, Examples, Model, Sequences, Servable
 from lmworks.tfx.progress import descriptors, doing
+from lmworks.tfx.readable import counted
 
 
 def write_servable(
@@ -47,7 +48,7 @@ def write_servable(
         "task": config.task,
         "rows_proved": proof["rows"],
         "largest_difference": proof["largest_difference"],
-        "summary": f"SavedModel gives the evaluated predictions on {proof['rows']:,} rows "
+        "summary": f"SavedModel gives the evaluated predictions on {counted(int(proof['rows']), 'row')} "
         f"(largest difference {proof['largest_difference']:.1e})",
     }
 

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from lmworks.tfx.readable import counted
+
 T = TypeVar("T")
 
 FEW_ROWS = 5
@@ -57,7 +59,7 @@ def class_notices(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]
     found = []
     least = {name: min(rows.get(name, 0) for rows in counts.values()) for name in labels}
     if few := sorted((name for name in labels if least[name] < FEW_ROWS), key=lambda name: least[name]):
-        found.append(f"few rows: {_listed(few, lambda name: f'{name!r} {_few_splits(counts, name)}')}")
+        found.append(_listed(few, lambda name: f"class {name!r} has only {_few_splits(counts, name)}"))
     if groups := twins(labels):
         told = _listed(groups, lambda group: " and ".join(map(repr, group)))
         found.append(f"classes that differ only in case, blanks or the form of a number: {told}")
@@ -77,7 +79,7 @@ def class_notices(counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]
 
 def _few_splits(counts: Mapping[str, Mapping[str, int]], label: str) -> str:
     few = ((rows.get(label, 0), split) for split, rows in counts.items())
-    return ", ".join(f"{rows} {split}" for rows, split in few if rows < FEW_ROWS)
+    return ", ".join(counted(rows, f"{split} row") for rows, split in few if rows < FEW_ROWS)
 
 
 def _listed(items: Sequence[T], told: Callable[[T], str]) -> str:

@@ -10,6 +10,7 @@ from lmworks.configs.errors import UserError
 from lmworks.configs.schema import IngestStage
 from lmworks.pipeline.ingest.documents import document_hint
 from lmworks.pipeline.ingest.rows import Row
+from lmworks.tfx.readable import counted
 
 NO_CLASS = "label_rule: no class takes this value"
 EMPTY_DOCUMENT = "the document is empty"
@@ -90,7 +91,7 @@ class LeftOut:
         if any(faults[reason] for reason in _NO_TABLE) and (hint := document_hint(config, source, f"ingest.{name}")):
             fixes.append(hint)
         return (
-            f"ingest.{name}: {refused:,} of {read:,} rows refused, more than ingest.max_rejects {config.max_rejects:g}: "
+            f"ingest.{name}: {refused:,} of {counted(read, 'row')} refused, more than ingest.max_rejects {config.max_rejects:g}: "
             f"{self._listed(name, faults)}; {'; '.join(fixes) or 'mend them or raise ingest.max_rejects'}"
         )
 

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 
 from lmworks.configs.errors import UserError
+from lmworks.pipeline.callback_source import nearest
 from lmworks.tfx.surroundings import working_directory_last
 
 
@@ -55,11 +56,16 @@ def makers_of(names: Sequence[str]) -> list[Callable[[], Any]]:
 
 
 def _maker(name: str) -> Callable[[], Any]:
-    module, _, attribute = name.partition(":")
+    path, _, attribute = name.partition(":")
+    module = None
     try:
-        maker = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(path)
+        maker = getattr(module, attribute)
     except Exception as error:  # the module is the user's own code
-        raise UserError(f"train.callbacks: {name}: cannot be imported: {error or type(error).__name__}") from error
+        hint = nearest(name, dir(module)) if module else ""
+        raise UserError(
+            f"train.callbacks: {name}: cannot be imported: {error or type(error).__name__}{hint}"
+        ) from error
     if not _is_callback(maker if inspect.isclass(maker) else _returned(maker)):
         kind = f"a {type(maker).__name__}" if not inspect.isclass(maker) else "no callback class"
         raise UserError(

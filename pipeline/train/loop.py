@@ -30,7 +30,7 @@ from lmworks.tfx import outside
 from lmworks.tfx.artifacts import Logs, Model, Sequences
 from lmworks.tfx.process import Stop, Stopped, stoppable
 from lmworks.tfx.progress import LEFT, doing, report, within
-from lmworks.tfx.readable import clock, count, metric, number
+from lmworks.tfx.readable import clock, count, counted, metric, number
 
 _LOG_EVERY = 10
 """Steps between two points in TensorBoard; nothing is read back from the device in between."""
@@ -201,9 +201,9 @@ class Trained(NamedTuple):
     def properties(self, model: keras.Model) -> dict[str, Any]:
         """What the artifact says."""
         best = self.best
-        told = f"{count(model.count_params())} parameters, {self.steps} steps in {self.precision}, "
-        told += f"best validation {best.config.monitored} {metric(best.value)} at step {best.step}"
-        told += f", {self.bad_steps} bad steps left out" if self.bad_steps else ""
+        told = f"{count(model.count_params())} parameters, {counted(self.steps, 'step')} in {self.precision}, "
+        told += f"best validation {best.config.monitored} {metric(best.value)} at step {best.step:,}"
+        told += f", {counted(self.bad_steps, 'bad step')} left out" if self.bad_steps else ""
         properties: dict[str, Any] = {"best_step": best.step, "steps": self.steps, "precision": self.precision}
         if self.auto_batch_size:
             properties["auto_batch_size"] = self.auto_batch_size

@@ -60,7 +60,7 @@ def errors_of(**changes) -> str:
         ({"ingest": {}}, "ingest.train: is missing"),
         ({"ingest": {"train": {"pth": "a"}}}, "ingest.train.pth: unknown key; did you mean ingest.train.path?"),
         ({"ingest": {"train": {"path": "a", "package": "b==1"}}}, "ingest.train: needs either path or package"),
-        ({"model": {}}, "model: needs either preset or architecture"),
+        ({"model": {}}, "model: needs preset or architecture"),
         ({"model": {"preset": "package://a==1/b#sha256=zz"}}, "model.preset.sha256: 'zz': must be 64 hex"),
         ({"model": {"preset": "package://a/b"}}, "model.preset: 'package://a/b': must be package://NAME==VERSION"),
         ({"model": {"architecture": "bert"}}, "model.architecture needs preprocess.tokenizer.train"),
@@ -306,7 +306,7 @@ def test_a_number_that_is_not_finite_is_refused(changes, path):
         ("[yes, no]", "ingest.labels.0: True: YAML reads it as a truth value, and text is needed: quote it as you wrote it"),
         ("[on, 'off']", "ingest.labels.0: True"),
         ("[1, 2]", "ingest.labels.0: 1: YAML reads it as a number, and text is needed: quote it as you wrote it"),
-        ("[0x10, b]", "ingest.labels.0: 16: YAML reads it as a number, and text is needed: quote it as you wrote it, '…'"),
+        ("[0x10, b]", "ingest.labels.0: 16: YAML reads it as a number, and text is needed: quote it as you wrote it: ['…', …]"),
     ],
 )  # fmt: skip
 def test_a_label_that_yaml_does_not_read_as_text_is_to_be_quoted(labels, expected):

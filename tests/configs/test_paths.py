@@ -103,7 +103,8 @@ def test_the_working_directory_comes_first(tmp_path, recipe):
         assert find("*.csv", "k") == "*.csv"
         assert places("other.csv") == f" in {elsewhere} and, beside the recipe, in {recipe.parent}"
         assert places("configs/b.csv").endswith(f"in {recipe.parent} and {recipe.parent.parent}")
-    assert places("other.csv") == ""
+    assert places("other.csv") == f" in {elsewhere}"
+    assert places("/other.csv") == ""
 
 
 def test_brackets_in_the_name_of_the_recipes_folder_are_no_pattern(tmp_path):

@@ -381,7 +381,7 @@ def test_names_are_read_as_keras_hub_has_them():
     for names in KERAS_HUB.values():
         classes = [getattr(keras_hub.models, f"{name}Backbone") for name in names]
         for kind in classes:
-            families = {presets[preset].replace("_", "") for preset in kind.presets}
+            families = {presets[preset].family.replace("_", "") for preset in kind.presets}
             of_subclasses = {one.__name__ for one in classes if issubclass(one, kind)}
             assert families <= {name.removesuffix("Backbone").lower() for name in of_subclasses}, kind
     assert set(HUGGING_FACE) == set(KERAS_HUB)

@@ -1,11 +1,15 @@
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from kagglehub.cache import Cache
+from kagglehub.handle import parse_model_handle
 
 from lmworks.configs.errors import UserError
 from lmworks.configs.paths import beside
-from lmworks.models.preset import open_preset
+from lmworks.models.preset import check_reachable, open_preset
+from lmworks.models.preset_kinds import keras_hub_presets
 from lmworks.models.tokenizer import open_tokenizer
 from lmworks.pipeline.preset import local_preset
 
@@ -50,6 +54,31 @@ def test_a_cached_preset_needs_no_hub(tmp_path, monkeypatch):
     assert open_preset("hf://org/model", lambda: "opened") == "opened"
 
 
+def test_kaggle_out_of_reach_is_told_at_once_unless_the_preset_is_cached(tmp_path, monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    url = keras_hub_presets()["bert_tiny_en_uncased"].url
+    for preset in ("bert_tiny_en_uncased", url, url.rpartition("/")[0]):
+        with pytest.raises(UserError, match=rf"^model\.preset: {preset}: .* cannot be reached .*local folder$"):
+            check_reachable(preset)
+    with pytest.raises(
+        UserError, match=r"^model\.preset: bert_tiny_en_uncased: cannot be downloaded: no connection; check the network"
+    ):
+        open_tokenizer("bert_tiny_en_uncased")
+    handle = parse_model_handle(url.removeprefix("kaggle://"))
+    cached = Path(Cache().get_path(handle, "config.json"))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.touch()
+    Cache().mark_as_complete(handle, "config.json")
+    for preset in ("bert_tiny_en_uncased", url):
+        check_reachable(preset)
+    with pytest.raises(UserError, match=r"^model\.preset: kaggle://x: cannot be loaded: [^\n]*$"):
+        check_reachable("kaggle://x")
+
+
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(UserError, match=r"has no config\.json"):
         local_preset(str(tmp_path))
@@ -88,5 +117,5 @@ def test_a_folder_beside_the_recipe_is_found_from_elsewhere(tmp_path, monkeypatc
             UserError, match=r"runs/y: is no folder in .*/elsewhere and, beside the recipe, in .*/recipes;"
         ):
             local_preset("runs/y")
-    with pytest.raises(UserError, match=r"runs/x: is no folder; give"):
+    with pytest.raises(UserError, match=r"runs/x: is no folder in .*/elsewhere; give"):
         local_preset("runs/x")

@@ -74,6 +74,9 @@ FILES = {
     "package/inner.py": "from ours import *\nfrom ours import Watch as Renamed",
     "broken.py": "class Watch(:\n",
     "failing.py": "import keras\nraise SystemError('no display')\nclass Watch(keras.callbacks.Callback): pass",
+    "calling.py": "import logging, sys, keras\nlogging.basicConfig()\nprint()\nsys.path.append('x')\n"
+    "class Watch(keras.callbacks.Callback): pass\ndef later():\n    global Late\n    Late = Watch\nlater()",
+    "binding.py": "import keras\nglobals()['Watch'] = keras.callbacks.TerminateOnNaN",
     "lacking.py": "import no_such_package\nimport keras\nclass Watch(keras.callbacks.Callback): pass",
 }
 
@@ -87,13 +90,14 @@ def modules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
-    for name in ("ours", "package", "package.inner", "broken", "failing", "lacking"):
+    for name in ("ours", "package", "package.inner", "broken", "failing", "lacking", "calling", "binding"):
         sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(
     "entry",
     ["ours:Watch", "ours:Optional", "ours:make", "ours:make_later", "ours:alias", "ours:Conditional", "ours:Imported",
+     "calling:Watch", "calling:Late", "binding:Watch",
      "package.inner:Watch", "package.inner:Renamed", "keras.callbacks:TerminateOnNaN"],
 )  # fmt: skip
 def test_a_callback_is_made(entry, modules):
@@ -107,6 +111,11 @@ SOURCE_SAYS = [
     ("package.nowhere:Watch", "there is no module 'package.nowhere'"),
     ("ours.inner:Watch", "there is no module 'ours.inner'"),
     ("ours:Wach", "defines no Wach; did you mean ours:Watch?"),
+    ("calling:Wach", "defines no Wach; did you mean calling:Watch?"),
+    ("os:abort", "is of Python's standard library"),
+    ("sys:exit", "is of Python's standard library"),
+    ("random:x", "is of Python's standard library"),
+    ("concurrent.futures:Future", "is of Python's standard library"),
     ("broken:Watch", "broken.py:1: invalid syntax"),
     ("ours:Plain", "is a class without a base"),
     ("ours:Needy", "must be callable without arguments, and needs every, name"),
@@ -134,6 +143,7 @@ def test_the_source_tells_before_a_run(entry, words, modules):
         ("builtins:dict", "is no callback class"),
         ("subprocess:Popen", "is no callback class"),
         ("keras.callbacks:NoSuch", "cannot be imported"),
+        ("binding:Wach", "cannot be imported: .*; did you mean binding:Watch?"),
         ("keras.callbacks:ModelCheckpoint", "must be callable without arguments"),
         ("ours:PlainBelow", "is no callback class"),
         ("ours:of_something_else", "is a function"),

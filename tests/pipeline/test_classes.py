@@ -173,10 +173,10 @@ def test_rules_of_train_alone_are_named(tmp_path):
 
 def test_few_rows_are_named(tmp_path):
     examples, statistics = run(tmp_path, train=write(tmp_path / "a.csv", [*BIG, *small("rare", 2)]))
-    assert "few rows: 'rare' 1 train, 0 validation, 1 test" in examples.properties["summary"]
+    assert "class 'rare' has only 1 train row, 0 validation rows, 1 test row" in examples.properties["summary"]
     told = json.loads((statistics / "statistics.json").read_text())["notices"]
-    assert any("few rows" in notice for notice in told)
-    assert "few rows: &#x27;rare&#x27;" in (statistics / "report.html").read_text()
+    assert any("class 'rare' has only" in notice for notice in told)
+    assert "class &#x27;rare&#x27; has only 1 train row" in (statistics / "report.html").read_text()
 
 
 def test_forms_of_a_label():

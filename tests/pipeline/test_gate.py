@@ -80,7 +80,9 @@ def test_the_nearest_metric_is_named():
     with pytest.raises(UserError, match="no metric 'acuracy'; the nearest is 'accuracy'"):
         decide({"acuracy": {"min": 0.5}})
     check_names(["accuracy", "f1/a b"], ["a b", "c"])
-    with pytest.raises(UserError, match=r"no metric 'f1/ab'; the nearest is 'f1/a b'; .*no metric 'recall/d'"):
+    with pytest.raises(
+        UserError, match=r"f1/ab: .* no such metric; did you mean f1/a b\?\n.*recall/d: .*no such metric"
+    ):
         check_names(["f1/ab", "recall/d"], ["a b", "c"])
 
 

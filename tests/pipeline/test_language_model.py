@@ -447,7 +447,6 @@ def test_documents_are_tokenised_some_characters_at_once(tmp_path, monkeypatch):
     ("settings", "words"),
     [
         ({"tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 90_000}}}, "vocabulary_size 90,000 is too large"),
-        ({"tokenizer": {"train": {"kind": "bpe", "vocabulary_size": 100}}}, "257 can"),
     ],
 )
 def test_a_vocabulary_that_the_corpus_does_not_hold(tmp_path, settings, words):
@@ -565,7 +564,7 @@ def test_a_stride_that_would_skip_tokens_is_refused(runs, tmp_path):
     config = (runs.parent / "causal.yaml").read_text()
     (tmp_path / "c.yaml").write_text(config)
     done = lmworks("run", f"--config={tmp_path}/c.yaml", f"--root={runs}", "--run=skip", "--set=evaluate.stride=33")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "evaluate.stride: 33 is above preprocess.sequence_length 32" in done.stderr
     assert EvaluateStage(task="causal_lm").stride is None
 

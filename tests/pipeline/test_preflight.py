@@ -11,6 +11,7 @@ import yaml
 
 from lmworks.configs.errors import ConfigError, UserError
 from lmworks.configs.load import validate
+from lmworks.models.preset_kinds import keras_hub_presets
 from lmworks.pipeline import preflight
 from lmworks.pipeline.main import main
 from lmworks.pipeline.preset import local_preset
@@ -68,8 +69,7 @@ def test_all_is_said_at_once_and_no_stage_begins(place, capsys):
     assert "4 errors, seen before the first stage" in lines[0]
     assert "model_type 'gpt2'; text_classification reads bert, distilbert" in lines[1]
     assert "train.callbacks: watching:Watch: cannot be imported" in lines[2]
-    assert "train.callbacks: json:Decoder: cannot be imported" in lines[3]
-    assert "did you mean json:JSONDecoder?" in lines[3]
+    assert "train.callbacks: json:Decoder: is of Python's standard library" in lines[3]
     assert lines[4].endswith("train.csv is no folder")
     assert len(lines) == 5
     assert not Path("runs").exists()
@@ -170,7 +170,7 @@ def test_columns_and_classes_are_compared_when_ingest_is_done(place, capsys):
         code, said = command(capsys, wrong, "--until=ingest", "--in_process")
         assert code == 1
         assert "evaluate.slices: plase: the examples have no such column (id, text, label)" in said
-        assert "there is no metric 'f1/poss'; the nearest is 'f1/pos'" in said
+        assert "evaluate.thresholds.f1/poss: text_classification has no such metric; did you mean f1/pos?" in said
         assert "Traceback" not in said
     right = config(evaluate__slices=["label"], evaluate__thresholds={"f1/pos": {"min": 0.5}})
     assert command(capsys, right, "--until=ingest", "--in_process")[0] == 0
@@ -194,4 +194,6 @@ def test_recipes_pass(recipe, monkeypatch):
     from lmworks.configs.load import load
 
     monkeypatch.chdir(REPOSITORY)
-    preflight.check(load(recipe), ALL)
+    config = load(recipe)
+    by_name = config.model.preset in keras_hub_presets()  # Kaggle may be out of reach, which is said
+    preflight.check(config, ALL, here=not by_name)

@@ -7,6 +7,7 @@ holds; `rows` are those of the training split, `None` where nothing is made.
 from __future__ import annotations
 
 import bz2
+import copy
 import gzip
 import io
 import json
@@ -47,6 +48,13 @@ ROWS = [("good film", "pos"), ("bad film", "neg"), ("fine film", "pos"), ("poor 
 CSV = "text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS)
 JSONL = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS)
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+
+
+SCRATCH = {
+    "model": {"architecture": "bert", "layers": 1, "heads": 2, "hidden_dim": 16, "intermediate_dim": 16},
+    "preprocess": {"tokenizer": {"train": {"kind": "wordpiece", "vocabulary_size": 100}}},
+}
+"""Changes that make of `CLASSIFY` a model from scratch."""
 
 
 class Case(NamedTuple):
@@ -139,7 +147,7 @@ def run(case: Case) -> tuple[int, int | None]:
         node = recipe
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = value
+        node[last] = copy.deepcopy(value)
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
     code = main(["run", "--config=recipe.yaml", "--until=ingest", "--in_process", *case.flags])
     examples = Path("runs/x/ingest/examples")
@@ -373,7 +381,7 @@ CONFIGS = [
     Case("splits that leave nothing", 2, r"ingest\.splits: validation and test together", changes={"ingest.splits": {"validation": 0.5, "test": 0.5}}),
     Case("a share above one", 2, r"ingest\.max_rejects: 2", changes={"ingest.max_rejects": 2}),
     Case("a bad name", 2, r"name: 'a b'", changes={"name": "a b"}),
-    Case("a preset and an architecture", 2, r"model: needs either preset or architecture", changes={"model.architecture": "bert"}),
+    Case("a preset and an architecture", 2, r"model: preset and architecture are both given; leave one out; to start from the preset: --set='model=\{preset: nowhere\}'", changes={"model.architecture": "bert"}),
     Case("heads that do not divide", 2, r"hidden_dim 256 is not divisible by heads 3", changes={"model": {"architecture": "bert", "heads": 3}}),
     Case("a task that is not there", 2, r"task: 'translation'", changes={"task": "translation"}),
     Case("a threshold without a bound", 2, r"needs min or max", changes={"evaluate.thresholds": {"accuracy": {}}}),
@@ -390,7 +398,7 @@ CONFIGS = [
     Case("Hugging Face's format of a model that is not written in it", 2, r"export\.formats: huggingface is written for Bert in this version, and this is a distil_bert", changes={"model.preset": "distil_bert_base_en", "export.formats": ["saved_model", "huggingface"]}, flags=("--until=export",)),
     Case("a strategy of the other backend", 2, r"train: strategy: mirrored is of train\.backend=tensorflow; jax has single", changes={"train": {"strategy": "mirrored", "backend": "jax"}}),
     Case("a slice by a column that is not there", 1, r"evaluate\.slices: lable: the examples have no such column \(id, text, label\); did you mean label\?", rows=4, changes={"evaluate.slices": ["lable"]}),
-    Case("a threshold of a class that is not there", 1, r"evaluate\.thresholds: there is no metric 'f1/poss'; the nearest is 'f1/pos'", rows=4, changes={"evaluate.thresholds": {"f1/poss": {"min": 0.5}}}),
+    Case("a threshold of a class that is not there", 1, r"evaluate\.thresholds\.f1/poss: text_classification has no such metric; did you mean f1/pos\?", rows=4, changes={"evaluate.thresholds": {"f1/poss": {"min": 0.5}}}),
     Case("conflicts that are no choice", 2, r"preprocess\.conflicts", changes={"preprocess.conflicts": "ask"}),
     Case("a million layers", 2, r"model\.layers: 1000000.*1000", changes={"model": {"architecture": "bert", "layers": 10**6}}),
     Case("a billion tokens", 2, r"vocabulary_size: 1000000000.*1048576", changes={"preprocess.tokenizer": {"train": {"kind": "wordpiece", "vocabulary_size": 10**9}}}),
@@ -399,6 +407,21 @@ CONFIGS = [
     Case("a preset of nothing", 2, r"model\.preset: '': is empty", changes={"model.preset": ""}),
     Case("a repository of nothing, which would not be pushed to", 2, r"export\.push_to: ' ': is empty", changes={"export.push_to": " "}),
     Case("a path with a zero byte", 2, r"ingest\.train: a\\x00b: no path holds such a character", changes=train("a\0b")),
+    Case("longer sequences than a classifier from scratch has", 2, r"seen before the first stage\n  preprocess\.sequence_length: 513 is above the model's 512 positions", changes=SCRATCH | {"preprocess.sequence_length": 513}, flags=("--until=train",)),
+    Case("a preset for a recipe from scratch", 2, r"leave one out; to start from the preset: --set='model=\{preset: runs/x, dropout: 0\.2\}' --set=preprocess\.tokenizer\.train=null", changes=SCRATCH | {"model.dropout": 0.2}, flags=("--set=model.preset=runs/x",)),
+    Case("the preset for a recipe from scratch, as that says", 2, r"model\.preset: runs/y: is no folder", changes=SCRATCH, flags=("--set=model={preset: runs/y}", "--set=preprocess.tokenizer.train=null", "--until=preprocess")),
+    Case("sizes beside a preset", 2, r"model: layers go with architecture; a preset has its own; to start from the preset: --set='model=\{preset: nowhere\}'", changes={"model.layers": 2}),
+    Case("a number as a threshold", 2, r"evaluate\.thresholds\.accuracy: 0\.9: should be a mapping such as \{min: 0\.9\}", changes={"evaluate.thresholds": {"accuracy": 0.9}}),
+    Case("a number as all thresholds", 2, r"evaluate\.thresholds: 0\.9: should be a mapping such as \{NAME: \{min: 0\.9\}\}", changes={"evaluate.thresholds": 0.9}),
+    Case("a column as slices", 2, r"evaluate\.slices: 'place': should be a list: \[place\]", flags=("--set=evaluate.slices=place",)),
+    Case("an entry as callbacks", 2, r"train\.callbacks: 'a:b': should be a list: \[a:b\]", flags=("--set=train.callbacks=a:b",)),
+    Case("a number as a section", 2, r"train: 5: should be a mapping such as \{epochs: 5\}", changes={"train": 5}),
+    Case("two unknown metrics", 2, r"2 errors in the config\n  evaluate\.thresholds\.f1: text_classification has no such metric; did you mean f1_macro\?\n  evaluate\.thresholds\.recall: ", changes={"evaluate.thresholds": {"f1": {"min": 0.9}, "recall": {"min": 0.9}}}),
+    Case("a message of the whole config", 2, r"1 error in the config\n  ingest\.label: 'text' is the column", changes={"ingest.label": "text"}),
+    Case("a vocabulary that cannot hold the bytes", 2, r"100 cannot hold end-of-text and the 256 bytes", recipe=WRITE, changes={"preprocess.tokenizer.train.vocabulary_size": 100}),
+    Case("a standard module's function as callback", 2, r"train\.callbacks: os:abort: is of Python's standard library", changes=SCRATCH | {"train.callbacks": ["os:abort"]}, flags=("--until=train",)),
+    Case("a file of the working folder that is not there", 1, r"ingest\.train: gone\.csv: no such file in /", changes=train("gone.csv")),
+    Case("unquoted numbers as classes", 2, r"quote it as you wrote it: \['…', …\], in a shell --set=\"ingest\.labels=\['…', …\]\"", changes={"ingest.labels": [1, 2]}),
     Case("a repository in no bucket", 2, r"export\.push_to: 's3://': names nothing in the store", changes={"export.push_to": "s3://"}),
 ]  # fmt: skip
 
@@ -408,6 +431,13 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("help", ["run", "--help"], 0, ""),
     ("an unknown flag", ["run", "--confg=x"], 2, r"Unknown command line flag 'confg'"),
     ("an argument too many", ["run", "recipe.yaml"], 2, r"unexpected argument 'recipe\.yaml'"),
+    ("a recipe without its flag", ["run", "recipe.yaml"], 2, r"did you mean --config=recipe\.yaml\?"),
+    ("a key without its flag", ["run", "train.epochs=1"], 2, r"did you mean --set=train\.epochs=1\?"),
+    ("a text without its flag", ["predict", "a b"], 2, r"did you mean --text='a b'\?"),
+    ("a run as a flag", ["runs", "--run=x"], 2, r"lmworks runs x"),
+    ("help of a command", ["help", "run"], 0, ""),
+    ("a root that cannot be made", ["run", "--config=c.yaml", "--root=/proc/xx", "--until=ingest"], 1, r"--root=/proc/xx: /proc/xx: No such file"),
+    ("an empty config", ["run", "--config=empty.yaml"], 2, r"empty\.yaml: is empty"),
     ("no config", ["run"], 2, r"--config=FILE\.yaml is missing"),
     ("a config that is not there", ["run", "--config=nothing.yaml"], 2, r"No such file"),
     ("a folder as config", ["run", "--config=."], 2, r"Is a directory"),
@@ -484,6 +514,7 @@ def test_configs(case, place, capsys):
 )
 def test_requests(arguments, code, message, place, capsys):
     Path("c.yaml").write_text(yaml.safe_dump(CLASSIFY))
+    Path("empty.yaml").touch()
     assert main(arguments) == code
     stderr = capsys.readouterr().err
     assert re.search(message, stderr), stderr
