@@ -117,7 +117,8 @@ def _find_remote(remote: RemoteRoot, state: bool) -> tuple[list[Item], list[str]
     """
     whole, damaged = remote.records()
     executions = remote.folders("store")
-    foreign, unknown = [], []
+    foreign: list[str] = []
+    unknown: list[str] = []
     for reason, content in damaged:
         is_foreign = content is not None and runs.is_foreign(content, [name for name, _ in executions])
         (foreign if is_foreign else unknown).append(reason)
