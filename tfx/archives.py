@@ -119,7 +119,7 @@ def _members(archive: Path) -> Iterator[_Member]:
         raise tarfile.ReadError("it is no tar archive, or is damaged at its beginning") from None
     with tarred:
         while header := tarred.next():
-            tarred.members.clear()  # each holds its extended header
+            tarred.members.clear()  # type: ignore[attr-defined]  # each holds its extended header
             kind = _tar_kind(header)
             yield _Member(header.name, kind, header.size, functools.partial(tarred.extractfile, header))
         _check_end(tarred)
