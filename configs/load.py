@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import shlex
+import stat
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,8 +69,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: with every error of the config at once, each with its path, value and the nearest known key.
     """
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=_without_waiting) as file:
+            os.set_blocking(file.fileno(), True)  # a pipe with a writer is waited for, and one without is at its end
             text = file.read(SIZE + 1)  # of a device too, which has no end
+            if not text and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: is a pipe, and nothing is written into it")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise ConfigError(f"{path}: cannot read the config: {reason}") from None
@@ -80,6 +85,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for assignment in overrides:
         override(tree, assignment)
     return validate(tree, str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe too that nobody has opened for writing, where `open` would wait."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def validate(tree: dict[str, Any], origin: str, schema: type[T] = Config) -> T:  # type: ignore[assignment]

@@ -681,14 +681,14 @@ def check_name(value: str) -> str:
     Raises:
         ValueError: It cannot, or it is the name of something that every root has.
     """
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"must be at most {_LONGEST_NAME} characters, and this has {len(value):,}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value.lower() in ("store", "state"):
         raise ValueError(
             "must be letters, digits, '.', '_' and '-', begin with a letter or digit, and not be 'store' or 'state'"
         )
     if value.lower().startswith(("metadata.sqlite", "metadata.lock")):
         raise ValueError("is the name of a file that every root has")
-    if len(value) > _LONGEST_NAME:
-        raise ValueError(f"must be at most {_LONGEST_NAME} characters")
     return value
 
 

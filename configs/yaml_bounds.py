@@ -13,6 +13,8 @@ DEPTH = 32
 """Levels of lists and mappings; a config has eight."""
 SIZE = 2**20
 """Characters and nodes of a text, each alias counted as what it stands for."""
+NODES = 50_000
+"""Lists, mappings and values of a text, counted so too: each takes far more time and memory than a character of text."""
 
 
 def check_bounds(text: str, loader: type[yaml.SafeLoader]) -> None:
@@ -29,29 +31,32 @@ def check_bounds(text: str, loader: type[yaml.SafeLoader]) -> None:
         raise yaml.constructor.ConstructorError(
             None, None, f"is longer than {SIZE:,} characters, the most that is read"
         )
-    total = 0
-    sizes: dict[str, int] = {}
-    begun: list[tuple[str | None, int]] = []
-    """Anchor of each collection that is open, and the total before it."""
+    total = nodes = 0
+    sizes: dict[str | None, tuple[int, int]] = {}
+    begun: list[tuple[str | None, int, int]] = []
+    """Anchor of each collection that is open, and the counts before it."""
     for event in yaml.parse(text, loader):
         if isinstance(event, yaml.CollectionStartEvent):
-            begun.append((event.anchor, total))
-            total += 1
+            begun.append((event.anchor, total, nodes))
+            total, nodes = total + 1, nodes + 1
             if len(begun) > DEPTH:
                 raise _refusal(f"is nested more than {DEPTH} levels deep", event)
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = begun.pop()
+            anchor, total_before, nodes_before = begun.pop()
             if anchor:
-                sizes[anchor] = total - before
+                sizes[anchor] = total - total_before, nodes - nodes_before
         elif isinstance(event, yaml.ScalarEvent):
             size = 1 + len(event.value)
-            total += size
+            total, nodes = total + size, nodes + 1
             if event.anchor:
-                sizes[event.anchor] = size
+                sizes[event.anchor] = size, 1
         elif isinstance(event, yaml.AliasEvent):
-            if event.anchor in {anchor for anchor, _ in begun}:
+            if any(event.anchor == anchor for anchor, *_ in begun):
                 raise _refusal(f"*{event.anchor} stands within what it stands for", event)
-            total += sizes.get(str(event.anchor), 1)
+            size, count = sizes.get(event.anchor, (1, 1))
+            total, nodes = total + size, nodes + count
+        if nodes > NODES:
+            raise _refusal(f"has more than {NODES:,} values, with what its aliases stand for", event)
         if total > SIZE:
             raise _refusal(f"is larger than {SIZE:,} characters, with what its aliases stand for", event)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import Ends
-from lmworks.models.json_files import read_object, understanding
+from lmworks.models.json_files import check_size, read_object, understanding
 from lmworks.models.keras_hub_families import family_of
 from lmworks.models.splitting import GPT2, Splitting
 from lmworks.models.tokenizer import Kind, detokenize, encode_each
@@ -145,6 +145,7 @@ class BytePair:
         for vocabulary, merges in (*pairs, ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt")):
             if (folder / vocabulary).exists() and (folder / merges).exists():
                 pieces = read_object(folder / vocabulary)
+                check_size(folder / merges)
                 with understanding(folder / merges):
                     lines = (folder / merges).read_text(encoding="utf-8").split("\n")
                     learnt = [_pair(line) for line in lines if line and not line.startswith("#version")]

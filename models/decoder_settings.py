@@ -323,7 +323,7 @@ _READERS = {
         understood=("sliding_window",),
     ),
     "qwen2": _Reader(
-        {**_SILU, "use_sliding_window": False},
+        {**_SILU, "use_sliding_window": False, "use_mrope": False},
         {
             "rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "num_key_value_heads": 32, "use_sliding_window": False,
             "sliding_window": None, "tie_word_embeddings": False,

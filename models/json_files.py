@@ -28,8 +28,7 @@ def read_object(path: Path, key: str = "") -> dict[str, Any]:
     if not path.exists():
         return {}
     where = f"{key}: {path}" if key else str(path)
-    if not path.is_file() or path.stat().st_size > _LARGEST:
-        raise UserError(f"{where}: must be a file of less than {_LARGEST >> 20} MiB")
+    check_size(path, where)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -41,6 +40,20 @@ def read_object(path: Path, key: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{where}: must be a JSON object, not a {type(content).__name__}")
     return content
+
+
+def check_size(path: Path, where: str = "") -> None:
+    """Checks that a file can be read whole.
+
+    Args:
+        path: The file.
+        where: What to call it, its path if empty.
+
+    Raises:
+        UserError: It is too large, or no file.
+    """
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        raise UserError(f"{where or path}: must be a file of less than {_LARGEST >> 20} MiB")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from sentencepiece import sentencepiece_model_pb2 as protocol
 
 from lmworks.configs.errors import UserError
 from lmworks.models.document_ends import SETTINGS, Ends
-from lmworks.models.json_files import read_object, understanding
+from lmworks.models.json_files import check_size, read_object, understanding
 from lmworks.models.keras_hub_families import SENTENCEPIECE_SPECIAL, sentencepiece_ends
 from lmworks.models.tokenizer import SENTENCEPIECE_FILES, Kind, detokenize
 from lmworks.models.vocabulary import tokens_by_id
@@ -91,6 +91,7 @@ class SentencePiece:
         path = next((folder / name for name in SENTENCEPIECE_FILES if (folder / name).exists()), None)
         if path is None:
             raise UserError(f"{folder}: has no tokenizer.model")
+        check_size(path)
         try:
             proto = path.read_bytes()
             model = protocol.ModelProto.FromString(proto)

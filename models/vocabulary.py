@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmworks.configs.errors import UserError
+from lmworks.models.json_files import check_size
 
 _MOST = 1 << 24
 """Ids above it are damage: no vocabulary has as many tokens, and each gap below an id takes room."""
@@ -66,6 +67,10 @@ def from_lines(path: Path) -> list[str]:
     """Reads a vocabulary with a token a line, whose ids are the lines' numbers from 0 on.
 
     Of a token that stands in several lines the last one counts, as in `tokenizers`; the others become gaps.
+
+    Raises:
+        UserError: the file is too large, or no file.
     """
+    check_size(path)
     lines = [line.rstrip() for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
     return tokens_by_id({token: number for number, token in enumerate(lines)}, path)[0]

@@ -312,7 +312,7 @@ def _run(values: flags.FlagValues, rest: Sequence[str]) -> int:
     try:
         check_name(name)  # a run's name is a folder's name too
     except ValueError as error:
-        raise ConfigError(f"--run={shown(name, 200)}: {error}") from None
+        raise ConfigError(f"--run={shown(name, 50)}: {error}") from None
     elsewhere = values.runner != "local"
     for flag in ("root", "in_process") if elsewhere else ("detach", "cron"):
         if values[flag].present:

@@ -85,11 +85,13 @@ def parse_record(content: bytes) -> dict[str, Any] | None:
             names.is_stage(name)
             and has_fields(told, stage)
             and told["status"] in MARKS
+            and is_time(told["seconds"])
             and _may_hold(name, told["execution"])
             for name, told in record["stages"].items()
         )
         and has_fields(record.get("process", {"pid": 0, "host": ""}), {"pid": int, "host": str})
         and has_fields(record.get("running", {"stage": "", "since": 0}), {"stage": str, "since": float | int})
+        and is_time(record.get("running", {"since": 0})["since"])
         and has_fields(kept := record.get("kept", {}), {})
         and all(names.is_stage(name) and _may_hold(name, execution) for name, execution in kept.items())
         and all(is_time(record.get(name, 0.0)) for name in ("began", "ended"))
@@ -118,7 +120,7 @@ def _may_hold(stage: str, execution: Any) -> bool:
 
 
 def is_time(value: Any) -> bool:
-    """Whether a JSON value is seconds since the epoch that a calendar has a date for."""
+    """Whether a JSON value is a duration or a time since the epoch, in seconds, that a calendar has a date for."""
     return isinstance(value, float | int) and 0 <= value < _YEAR_9999
 
 

@@ -1,3 +1,6 @@
+import os
+import threading
+
 import pytest
 import yaml
 
@@ -390,3 +393,17 @@ def test_what_a_variable_that_is_not_set_leaves_empty_is_refused(path, blank):
         tree = {name: tree}
     message = errors_of(**{section: BASE.get(section, {}) | tree})
     assert f"{path}{'.0' if last == 'train' else ''}: {blank!r}: is empty; is a variable not set?" in message
+
+
+def test_a_pipe_is_a_config_if_somebody_writes_into_it(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="pipe: is a pipe, and nothing is written into it"):
+        load(path)
+    end, begin = os.pipe()
+    writer = threading.Timer(0.1, lambda: (os.write(begin, b"task: no_task"), os.close(begin)))
+    writer.start()
+    with pytest.raises(ConfigError, match="no_task"):
+        load(f"/dev/fd/{end}")
+    writer.join()
+    os.close(end)

@@ -96,8 +96,11 @@ def bomb(levels: int) -> str:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (bomb(9), "t:6: is larger than 1,048,576 characters, with what its aliases stand for"),
-        ("a: &a {k: v}\n" + "".join(f"b{n}: &b{n} {{<<: [{', '.join(['*a' if n == 0 else f'*b{n - 1}'] * 9)}]}}\n" for n in range(9)), "t:7: is larger than"),
+        (bomb(9), "t:5: has more than 50,000 values, with what its aliases stand for"),
+        ("a: &a {k: v}\n" + "".join(f"b{n}: &b{n} {{<<: [{', '.join(['*a' if n == 0 else f'*b{n - 1}'] * 9)}]}}\n" for n in range(9)), "t:6: has more than 50,000 values"),
+        ("a: &a " + "x" * 1000 + "\nb: [" + "*a," * 2000 + "]", "t:2: is larger than 1,048,576 characters, with what its aliases"),
+        ("[" + "a," * 60_000 + "]", "t:1: has more than 50,000 values, with what its aliases stand for"),
+        ("a: &a {}\nb: [" + "*a," * 60_000 + "]", "t:2: has more than 50,000 values, with what its aliases stand for"),
         ("a: &a [*a]", "t:1: *a stands within what it stands for"),
         ("a: &a {<<: *a}", "t:1: *a stands within what it stands for"),
         ("[" * 100_000, "t:1: is nested more than 32 levels deep"),

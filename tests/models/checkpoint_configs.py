@@ -117,7 +117,7 @@ CHECKPOINTS = {
     "Qwen2.5 0.5B": {
         **_QWEN, "architectures": ["Qwen2ForCausalLM"], "hidden_size": 896, "intermediate_size": 4864,
         "max_position_embeddings": 32768, "max_window_layers": 21, "model_type": "qwen2", "num_attention_heads": 14,
-        "num_hidden_layers": 24, "num_key_value_heads": 2, "sliding_window": 32768,
+        "num_hidden_layers": 24, "num_key_value_heads": 2, "sliding_window": 32768, "use_mrope": False,
     },
     "Qwen3 0.6B": {
         **_QWEN, "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "head_dim": 128, "hidden_size": 1024,

@@ -56,6 +56,7 @@ def test_what_keras_hub_leaves_out_is_given(tmp_path):
         ({"model_type": "llama", **SIZES, "auto_map": {"AutoModel": "x.Y"}}, "auto_map {'AutoModel': 'x.Y'}"),
         ({"model_type": "llama", **SIZES, "hidden_size": None}, "lacks hidden_size"),
         ({"model_type": "qwen2", **SIZES, "use_sliding_window": True}, "use_sliding_window True"),
+        ({"model_type": "qwen2", **SIZES, "use_mrope": True}, "use_mrope True"),
         ({"model_type": "qwen2", **SIZES, "layer_types": ["sliding_attention"] * 2}, "layer_types other than"),
         ({"model_type": "qwen3", **SIZES, "attention_bias": True}, "attention_bias True"),
         ({"model_type": "mistral", **SIZES, "hidden_act": "gelu"}, "hidden_act 'gelu'"),

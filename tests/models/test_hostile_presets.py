@@ -1,6 +1,7 @@
 """Presets that somebody else has written: damaged, absurd, or leading out of their folder. Each is refused in one line."""
 
 import json
+import os
 import shutil
 import tracemalloc
 
@@ -399,3 +400,19 @@ def test_a_head_that_does_not_fit(head, tmp_path):
         text_classification.build(settings, str(folder), open_tokenizer(folder), 2)
     assert str(folder) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "open_tokenizer"),
+    [
+        (bert_folder, "vocab.txt", open_wordpiece),
+        (gpt2_folder, "merges.txt", open_causal_pieces),
+        (lambda folder: folder, "tokenizer.model", open_causal_pieces),
+    ],
+)
+def test_a_file_of_any_size_is_not_read_whole(make, file, open_tokenizer, tmp_path):
+    folder = make(tmp_path)
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    (folder / file).write_bytes(b"")
+    os.truncate(folder / file, 1 << 40)  # of holes
+    refused(lambda: open_tokenizer(folder), file, "must be a file of less than 256 MiB")

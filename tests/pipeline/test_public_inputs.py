@@ -475,7 +475,7 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("a run with a blank behind", ["run", "--config=c.yaml", "--run=x "], 2, r"--run=x : must be letters"),
     ("a run that is the store on a Mac", ["run", "--config=c.yaml", "--run=Store"], 2, r"not be 'store' or 'state'"),
     ("a run that is the index", ["run", "--config=c.yaml", "--run=metadata.sqlite"], 2, r"is the name of a file that every root has"),
-    ("a run with a very long name", ["run", "--config=c.yaml", f"--run={'x' * 300}"], 2, r"must be at most 128 characters"),
+    ("a run with a very long name", ["run", "--config=c.yaml", f"--run={'x' * 300}"], 2, r"--run=x{1,40}….{1,60}: must be at most 128 characters, and this has 300"),
     ("a run outside the root", ["runs", "../../etc"], 2, r"has no run '\.\./\.\./etc'"),
     ("another library's key", ["run", "--config=c.yaml", "--set=train.lr=1"], 2, r"train\.lr: unknown key; did you mean train\.learning_rate\?"),
     ("a key as a flag", ["run", "--config=c.yaml", "--epochs=1"], 2, r"--epochs is no flag; did you mean --set=train\.epochs=…\?"),
