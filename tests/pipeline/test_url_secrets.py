@@ -70,7 +70,9 @@ def recipe(tmp_path, monkeypatch, host):
         Path("other.csv").write_text(CSV.replace("film", "book"))
         other = str(tmp_path / other) if "://" not in other else other
         ingest = {"train": url, "validation": other, "test": other, "max_rejects": 0.5, **keys}
-        Path("recipe.yaml").write_text(yaml.safe_dump(CLASSIFY | {"model": {"preset": "bert_tiny_en_uncased"}} | {"ingest": ingest}))
+        Path("recipe.yaml").write_text(
+            yaml.safe_dump(CLASSIFY | {"model": {"preset": "bert_tiny_en_uncased"}} | {"ingest": ingest})
+        )
         return ["run", f"--config={tmp_path}/recipe.yaml", "--until=ingest", f"--root={tmp_path}/root"]
 
     return write
