@@ -371,12 +371,10 @@ def train_bytepair(texts: Iterable[str], vocabulary_size: int) -> BytePair:
     Ids: end-of-text is 0, then the 256 bytes, then merges in the order in which they were learnt.
 
     Raises:
-        ValueError: `vocabulary_size` cannot hold the bytes, or the texts do not hold that many pairs.
+        ValueError: The texts do not hold that many pairs.
     """
     import tokenizers
 
-    if vocabulary_size < 257:
-        raise ValueError(f"vocabulary_size {vocabulary_size} cannot hold end-of-text and the 256 bytes; 257 can")
     rules = tokenizers.Tokenizer(tokenizers.models.BPE())
     rules.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(

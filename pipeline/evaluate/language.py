@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lmworks.configs.errors import UserError
 from lmworks.configs.schema import EvaluateStage
 from lmworks.models import causal_lm, masked_lm
 from lmworks.models.chat import END, before_answer, question
@@ -96,10 +95,6 @@ def _causal(
     """Sums per window, and the first window's log-probabilities of each document."""
     length = int(sequences.properties["sequence_length"])
     stride = config.stride or max(1, length // 2)
-    if stride > length:
-        raise UserError(
-            f"evaluate.stride: {stride} is above preprocess.sequence_length {length}: tokens would be skipped"
-        )
     windows = [
         window
         for document, tokens in enumerate(table.lengths)

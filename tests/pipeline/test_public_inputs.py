@@ -437,6 +437,7 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("a run as a flag", ["runs", "--run=x"], 2, r"lmworks runs x"),
     ("help of a command", ["help", "run"], 0, ""),
     ("a root that cannot be made", ["run", "--config=c.yaml", "--root=/proc/xx", "--until=ingest"], 1, r"--root=/proc/xx: /proc/xx: No such file"),
+    ("a missing file, and the log", ["run", "--config=c.yaml", "--until=ingest", "--in_process", "--verbosity=1"], 1, r"train\.csv: no such file"),
     ("an empty config", ["run", "--config=empty.yaml"], 2, r"empty\.yaml: is empty"),
     ("no config", ["run"], 2, r"--config=FILE\.yaml is missing"),
     ("a config that is not there", ["run", "--config=nothing.yaml"], 2, r"No such file"),
