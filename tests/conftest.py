@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lmworks.tfx.tensorflow_logs import LEVEL
 from tests.stores import SECRETS, flaky, machine
 
 REPOSITORY = Path(__file__).parents[1]
@@ -59,6 +60,15 @@ def task_sequences(tiny, tmp_path_factory) -> dict[str, Path]:
         _, sequences = corpus(folder / f"{task}-corpus", task, 32)
         (folder / task).symlink_to(sequences.path)
     return {task: folder / task for task in ("text_classification", "causal_lm", "masked_lm")}
+
+
+@pytest.fixture(autouse=True)
+def _what_tensorflow_logs():
+    """Takes back what `--verbosity=1` of a command in this process says to all processes after it."""
+    before = os.environ.get(LEVEL)
+    yield
+    if before is None:
+        os.environ.pop(LEVEL, None)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import pytest
 from lmworks.pipeline import submit
 from lmworks.pipeline.main import main
 from lmworks.tfx import cluster
-from lmworks.tfx.tensorflow_logs import LEVEL
 from tests.conftest import REPOSITORY
 from tests.pipeline.servers import STAGES, KubeflowServer
 
@@ -135,8 +134,7 @@ def test_a_stage_that_cannot_start_says_why_it_waits(server, capfd, monkeypatch)
     assert any(stage == "ingest" and re.search(r"\d:\d\d  ImagePullBackOff$", told) for stage, told in said)
 
 
-def test_verbose_shows_every_line_once(server, capfd, monkeypatch):
-    monkeypatch.setenv(LEVEL, "0")  # which --verbosity=1 sets for good
+def test_verbose_shows_every_line_once(server, capfd):
     server.logs = {"train": ["one", "two"]}
     server.frames = [RUNNING, RUNNING, RUNNING, DONE]
     assert run(server, "--verbosity=1") == 0

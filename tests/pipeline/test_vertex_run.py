@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from lmworks.pipeline.main import main
-from lmworks.tfx.tensorflow_logs import LEVEL
 from tests.conftest import REPOSITORY
 from tests.pipeline.servers import STAGES
 
@@ -39,8 +38,7 @@ def check(body: dict) -> dict:
     return spec
 
 
-def test_run_is_submitted_and_followed_to_its_end(google, capfd, monkeypatch):
-    monkeypatch.setenv(LEVEL, "0")  # which --verbosity=1 sets for good
+def test_run_is_submitted_and_followed_to_its_end(google, capfd):
     google.frames = [
         {"ingest": "waiting"},
         {"ingest": "running"},
