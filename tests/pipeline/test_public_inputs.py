@@ -455,7 +455,7 @@ REQUESTS: list[tuple[str, list[str], int, str]] = [
     ("a run that is not there", ["runs", "y"], 2, r"has no run 'y'"),
     ("following nothing", ["runs", "--follow"], 2, r"--follow needs a run's name"),
     ("a prediction of nothing", ["predict"], 2, r"--servable=DIR is missing"),
-    ("a prediction of a folder without a model", ["predict", "--servable=.", "--text=a"], 1, r"\."),
+    ("a prediction of a folder without a model", ["predict", "--servable=.", "--text=a"], 2, r"\."),
     ("a root in a home that is not there", ["runs", "--root=~nobody_of_this_name/runs"], 2, r"no such home"),
     ("a root of a store that is not there", ["runs", "--root=nowhere://a/b"], 2, r"nowhere"),
     ("a root of a variable that is not set", ["run", "--config=c.yaml", "--root="], 2, r"--root= is empty; is a variable not set\?"),

@@ -66,12 +66,6 @@ def host():
     server.shutdown()
 
 
-FROM_SCRATCH = {
-    "preprocess": {"sequence_length": 8, "tokenizer": {"train": {"kind": "wordpiece", "vocabulary_size": 50}}},
-    "model": {"architecture": "bert", "layers": 1, "heads": 1, "hidden_dim": 8, "intermediate_dim": 8},
-}
-
-
 @pytest.fixture
 def recipe(tmp_path, monkeypatch, host):
     """Writes a recipe whose training source is this URL."""
@@ -81,7 +75,7 @@ def recipe(tmp_path, monkeypatch, host):
         Path("other.csv").write_text(CSV.replace("film", "book"))
         other = str(tmp_path / other) if "://" not in other else other
         ingest = {"train": url, "validation": other, "test": other, "max_rejects": 0.5, **keys}
-        Path("recipe.yaml").write_text(yaml.safe_dump(CLASSIFY | FROM_SCRATCH | {"ingest": ingest}))
+        Path("recipe.yaml").write_text(yaml.safe_dump(CLASSIFY | {"ingest": ingest}))
         return ["run", f"--config={tmp_path}/recipe.yaml", "--until=ingest", f"--root={tmp_path}/root"]
 
     return write
