@@ -59,6 +59,7 @@ def test_a_vocabulary_without_marks_has_none(tmp_path):
     assert Marks.of(BytePair.from_folder(tmp_path)) is None
 
 
+@pytest.mark.slow  # builds and serves a model
 def test_the_served_model_reads_conversations(opened, tmp_path):
     pieces, _ = opened
     assert pieces.end_ids == (0, 3, pieces.vocabulary.index(END))

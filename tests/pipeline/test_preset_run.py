@@ -99,6 +99,7 @@ def gemma(tmp_path_factory):
     )[0]  # fmt: skip
 
 
+@pytest.mark.slow  # a whole run
 def test_a_gemma_learns_to_answer_and_is_proved(gemma):
     stages = json.loads((gemma / "run.json").read_text())["stages"]
     assert "gives the evaluated predictions" in stages["export"]["summary"]
@@ -106,6 +107,7 @@ def test_a_gemma_learns_to_answer_and_is_proved(gemma):
     assert told["perplexity"]["value"] < 300, "it began above 1,100"
 
 
+@pytest.mark.slow  # a whole run
 def test_tokens_of_a_chat_are_those_of_the_whole_text(gemma):
     sequences = read(Sequences, (gemma / "preprocess/sequences").resolve())
     assert sequences.properties["tokenizer"] == "sentencepiece"
@@ -118,6 +120,7 @@ def test_tokens_of_a_chat_are_those_of_the_whole_text(gemma):
         assert np.diff(np.flatnonzero(learnt)).max() == 1
 
 
+@pytest.mark.slow  # a whole run
 def test_a_gemma_opens_with_kerashub_alone(gemma):
     model = keras_hub.models.CausalLM.from_preset(str(gemma / "train/model"))
     assert isinstance(model.generate("Question", max_length=12), str)

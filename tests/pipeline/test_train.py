@@ -40,6 +40,8 @@ GROWN = {
 # Dropout is on: its random numbers belong to what is resumed, and to what is computed again.
 WHOLE = {"checkpoint_every": 7, "accumulate": 2, "evaluate_every": 20}
 TASKS = ("text_classification", "causal_lm", "masked_lm")
+MASKED_SLOWLY = (*TASKS[:2], pytest.param(TASKS[2], marks=pytest.mark.slow))
+"""Where the two language models share what is tested."""
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +316,7 @@ def test_rematerialisation_changes_no_weight(task, sequences, whole, tmp_path):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX computes no float16 on a processor")
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", MASKED_SLOWLY)
 def test_float16_learns_what_float32_does(task, sequences, whole, tmp_path):
     # A dropout's mask is a function of the seed and the place, whatever the precision.
     half = run(config(task, precision="float16", **WHOLE), sequences[task], tmp_path)
@@ -381,7 +383,7 @@ def test_memory_that_does_not_suffice_is_told_with_what_to_change():
     assert "train.remat=true" not in batch_size.advice(config(remat=True))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", MASKED_SLOWLY)
 def test_several_steps_in_one_call_are_the_same_steps(task, sequences, tmp_path):
     settings = {"checkpoint_every": 7, "steps": 21, "evaluate_every": 21}
     run(config(task, **settings), sequences[task], tmp_path / "one")
