@@ -11,7 +11,7 @@ import pytest
 from lmworks.configs.errors import UserError
 from lmworks.tfx.personal_cache import personal_cache
 from lmworks.tfx.surroundings import working_directory_last
-from lmworks.tfx.tensorflow_logs import is_noise
+from lmworks.tfx.tensorflow_logs import LEVEL, is_noise
 from tests.conftest import REPOSITORY
 
 COMMAND = Path(sys.executable).with_name("lmworks")
@@ -46,6 +46,7 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     """Runs a line of bash, in which $LMWORKS is the console command."""
     environment = {**os.environ, "LMWORKS": str(COMMAND), **environment}
     environment.pop("XDG_CACHE_HOME", None)
+    environment.pop(LEVEL, None)  # which JAX sets to 1 for this process and all its children
     return subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, check=False)
 
 
