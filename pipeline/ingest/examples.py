@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from lmworks.pipeline.ingest.classes import MANY_CLASSES, class_notices, number_
 from lmworks.pipeline.ingest.column_types import ColumnTypes
 from lmworks.pipeline.ingest.conflict_texts import worst_conflicts
 from lmworks.pipeline.ingest.conversations import check, map_contents, with_conversation
-from lmworks.pipeline.ingest.files import files_of
 from lmworks.pipeline.ingest.left_out import EMPTY_DOCUMENT, NO_CLASS, LeftOut
 from lmworks.pipeline.ingest.readers import read_rows
 from lmworks.pipeline.ingest.rows import Row
@@ -123,19 +122,6 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     doing("writing statistics")
     worst = worst_conflicts(examples.path, tally, _texts(config)) if label else []
     write_statistics(statistics.path, tally, labels, dict(reasons), warnings, conflicts, worst)
-
-
-def _look_at(config: IngestStage, sources: Mapping[str, Source]) -> None:
-    """Looks at how each source begins: a test file that is not there, or has no label, must not cost the reading of train.
-
-    Raises:
-        UserError: a file is missing, or the first one of a source lacks a column.
-    """
-    for name, source in sources.items():
-        if config.label_column:
-            next(read_rows(config, source, f"ingest.{name}", {}), None)
-        else:  # a file may be a single document, which is not read twice
-            files_of(source, f"ingest.{name}", {})
 
 
 def _say(warnings: list[str]) -> None:
