@@ -55,9 +55,8 @@ def write_examples(config: IngestStage, examples: Examples, statistics: Statisti
     remarks: dict[str, str] = {}
     types = ColumnTypes()
     tables = {name: SplitTable(examples.path, name, types) for name in SPLITS}
-    for name, source in list(given.items())[
-        1:
-    ]:  # a test file that is not there must not cost the reading of all of train
+    # A test file that is not there must not cost the reading of all of train.
+    for name, source in list(given.items())[1:]:
         next(read_rows(config, source, f"ingest.{name}", {}), None)
     with ExitStack() as stack:
         rejects = stack.enter_context(_Record(examples.path / "rejects.parquet", _REJECTS))
